@@ -1,0 +1,67 @@
+# Every command of the project, one word each. On a fresh machine each of them first builds .venv.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks browser
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c \
+	'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+NBVAL = $(shell $(BIN)/python tools/notebooks.py nbval)
+NB ?=
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## */make \1\t/p' Makefile | expand -t 16
+
+$(STAMP): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv found. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+book: html  ## build the site from executed notebooks into _build/html, and test it
+	$(BIN)/pytest tests/test_site.py
+
+html: $(STAMP)
+	$(BIN)/python tools/single_file.py
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+test: sync lint  ## everything but the long tests and the site's: tests/, then every notebook
+	$(BIN)/pytest -m "not long" --ignore=tests/test_site.py $(NBVAL) tests nbs
+
+serve: html  ## build the site and serve it on http://localhost:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+export: $(STAMP)  ## write frcnn_common/ from nbs/api/, and _build/frcnn_common.py
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/single_file.py
+
+tidy: $(STAMP)  ## normalize the notebooks: what is stored, numbered and kept
+	$(BIN)/python tools/notebooks.py tidy
+
+execute: $(STAMP)  ## run every notebook in place, then tidy it (NB=nbs/api/01_boxes.ipynb: only that one)
+	$(BIN)/python tools/notebooks.py execute $(NB)
+
+check: sync lint  ## the fast loop: sync, lint, the fast tests
+	$(BIN)/pytest -m "not slow" --ignore=tests/test_site.py tests
+
+notebooks: $(STAMP)  ## nbval alone: run every notebook and compare what it stores
+	$(BIN)/pytest $(NBVAL) nbs
+
+test-all: sync lint html  ## every test there is, the site's and the long ones too
+	$(BIN)/pytest $(NBVAL) tests nbs
+
+sync: $(STAMP)  ## notebooks, package and index agree, and are tidy
+	$(BIN)/python tools/notebooks.py sync
+
+lint: $(STAMP)  ## ruff
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check tests tools
+
+browser: $(STAMP)  ## the Chromium that the site's tests drive, where the machine has none
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
+
+clean:  ## remove what was built (.venv stays)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

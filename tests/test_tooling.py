@@ -1,0 +1,256 @@
+"""The commands that keep notebooks, package and site honest are themselves held to their word."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tools import notebooks
+
+
+def run(*command, cwd):
+    return subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+# ------------------------------------------------------------------------------------------------ sync
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the working tree that a test may damage."""
+    notebooks.copy_tree(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def sync_error(clone):
+    done = run("tools/notebooks.py", "sync", cwd=clone)
+    assert done.returncode != 0, "sync found nothing"
+    return done.stderr
+
+
+def edit(path, change):
+    nb = notebooks.read(path)
+    change(nb)
+    path.write_text(json.dumps(nb))
+
+
+def test_sync_sees_a_module_edited_by_hand(clone):
+    with (clone / "frcnn_common" / "boxes.py").open("a") as module:
+        module.write("\nEDITED = True\n")
+    error = sync_error(clone)
+    assert "frcnn_common/boxes.py" in error
+    assert "make export tidy" in error
+
+
+def test_sync_sees_an_untidy_notebook(clone):
+    edit(clone / "nbs/api/00_constants.ipynb", lambda nb: nb["metadata"].update(widgets={}))
+    assert "nbs/api/00_constants.ipynb" in sync_error(clone)
+
+
+def test_sync_sees_two_notebooks_of_one_module(clone):
+    (clone / "nbs/api/99_more_boxes.ipynb").write_bytes((clone / "nbs/api/01_boxes.ipynb").read_bytes())
+    assert "01_boxes.ipynb and 99_more_boxes.ipynb both export to boxes" in sync_error(clone)
+
+
+def test_sync_sees_a_module_without_a_notebook(clone):
+    (clone / "frcnn_common/stray.py").write_text("x = 1\n")
+    assert "frcnn_common/stray.py comes from no notebook" in sync_error(clone)
+
+
+def test_sync_sees_a_chapter_that_exports(clone):
+    (clone / "nbs/chapters").mkdir(exist_ok=True)
+    (clone / "nbs/chapters/99_wrong.ipynb").write_bytes((clone / "nbs/api/01_boxes.ipynb").read_bytes())
+    assert "99_wrong.ipynb is a chapter and must not export" in sync_error(clone)
+
+
+def test_sync_sees_a_path_of_this_machine(clone):
+    def leak(nb):
+        nb["cells"].append(cell("print(path)", stream("/home/someone/data")))
+
+    edit(clone / "nbs/api/00_constants.ipynb", leak)
+    assert "stores a path of this machine" in sync_error(clone)
+
+
+# ------------------------------------------------------------------------------------------------ tidy
+
+
+def cell(text, *outputs, **metadata):
+    return {
+        "cell_type": "code",
+        "execution_count": 7,
+        "id": f"id{abs(hash(text)) % 10**6}",
+        "metadata": metadata,
+        "outputs": list(outputs),
+        "source": text,
+    }
+
+
+def stream(text, name="stdout"):
+    return {"name": name, "output_type": "stream", "text": text}
+
+
+def result(text, **more):
+    return {
+        "data": {"text/plain": text, **more},
+        "execution_count": 7,
+        "metadata": {"x": 1},
+        "output_type": "execute_result",
+    }
+
+
+def made(*cells):
+    return {"cells": list(cells), "metadata": {"widgets": {"state": {}}}, "nbformat": 4, "nbformat_minor": 5}
+
+
+MADE = made(
+    cell("x = 1"),
+    cell("print(x)\nx", stream("1\n"), stream("2\n"), result("1"), collapsed=True, tags=["hide-input"]),
+    cell("plot(); print(x)", stream("drawn"), result("<Figure>", **{"image/png": "aGk="})),
+    cell("# NBVAL_IGNORE_OUTPUT\nprint(x)", stream("3\n")),
+    cell("warn(); print(x)", stream("careful", "stderr"), stream("4\n")),
+    {"cell_type": "markdown", "id": "prose", "metadata": {}, "source": "# Title\n> subtitle"},
+)
+
+
+def test_tidy_keeps_text_and_nothing_else():
+    code = [c for c in json.loads(notebooks.tidied(copy.deepcopy(MADE)))["cells"] if c["cell_type"] == "code"]
+    silent, text, picture, ignored, warned = code
+    assert [c["execution_count"] for c in code] == [None, 1, None, None, 2]
+    assert silent["outputs"] == picture["outputs"] == ignored["outputs"] == []
+    assert text["outputs"] == [
+        {"name": "stdout", "output_type": "stream", "text": ["1\n", "2\n"]},
+        {"data": {"text/plain": ["1"]}, "execution_count": 1, "metadata": {}, "output_type": "execute_result"},
+    ]
+    assert text["metadata"] == {"tags": ["hide-input"]}
+    assert [o["name"] for o in warned["outputs"]] == ["stdout"]
+
+
+def test_tidy_keeps_ids_and_fixes_the_metadata():
+    tidy = json.loads(notebooks.tidied(copy.deepcopy(MADE)))
+    assert [c["id"] for c in tidy["cells"]] == [c["id"] for c in MADE["cells"]]
+    assert tidy["metadata"] == notebooks.KERNEL
+
+
+def test_tidy_twice_is_tidy_once():
+    once = notebooks.tidied(copy.deepcopy(MADE))
+    assert notebooks.tidied(json.loads(once)) == once
+
+
+@pytest.mark.parametrize(
+    "text", ["/root/data", "/Users/me/x", "<Thing at 0x7f01b2c3d4e5>", "token hf_" + "a" * 34, "C:\\Users\\me"]
+)
+def test_tidy_refuses_what_belongs_to_one_machine(tmp_path, text):
+    path = tmp_path / "made.ipynb"
+    path.write_text(json.dumps(made(cell("print()", stream(text)))))
+    with pytest.raises(SystemExit, match="stores"):
+        notebooks.tidy([path])
+
+
+# ----------------------------------------------------------------------------------------------- nbval
+
+
+def change_one_digit(nb):
+    """Change the first digit of the first stored text."""
+    for output in (o for c in nb["cells"] for o in c.get("outputs", [])):
+        lines = output.get("text") or output.get("data", {}).get("text/plain") or []
+        for n, line in enumerate(lines):
+            if found := re.search(r"\d", line):
+                lines[n] = line[: found.start()] + str((int(found[0]) + 1) % 10) + line[found.end() :]
+                return
+    raise AssertionError("no stored digit")
+
+
+def run_nbval(path):
+    options = ["--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider"]
+    return run("-m", "pytest", *options, path, cwd=path.parent).stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_nbval_sees_one_changed_digit(root, tmp_path):
+    nb = notebooks.read(root / "nbs/api/01_boxes.ipynb")
+    path = tmp_path / "01_boxes.ipynb"
+    path.write_text(json.dumps(nb))
+    assert "failed" not in run_nbval(path)
+    change_one_digit(nb)
+    path.write_text(json.dumps(nb))
+    assert run_nbval(path).startswith("1 failed")
+
+
+@pytest.mark.parametrize(("recipe", "option"), [("coco-r50", "--nbval-lax")])
+def test_another_recipe_is_compared_laxly(monkeypatch, capsys, recipe, option):
+    monkeypatch.setenv("FRCNN_RECIPE", recipe)
+    notebooks.nbval()
+    assert capsys.readouterr().out.split()[0] == option
+
+
+@pytest.mark.parametrize("path", sorted((notebooks.ROOT / "nbs/chapters").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_chapters_store_results_to_compare(path):
+    """At least eight compared results in chapters 1-4, four in 5 and 6."""
+    wanted = 4 if path.name[:2] in {"05", "06"} else 8
+    stored = [c["id"] for c in notebooks.read(path)["cells"] if c.get("outputs")]
+    assert len(stored) >= wanted, f"{path.name} stores {len(stored)} results"
+
+
+# ------------------------------------------------------------------------- commands, workflows, imports
+
+
+def make_targets(root):
+    return set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", *(f".github/workflows/{n}.yml" for n in ("ci", "gpu"))]
+)
+def test_each_make_target_that_is_named_exists(root, name):
+    named = set(re.findall(r"(?:`|^|run: |\$ )make ([a-z-]+(?: [a-z-]+)*)", (root / name).read_text(), re.MULTILINE))
+    targets = {target for line in named for target in line.split()}
+    assert targets
+    assert targets <= make_targets(root)
+
+
+@pytest.mark.parametrize("name", ["ci", "gpu"])
+def test_each_step_of_a_workflow_is_an_action_or_a_target(root, name):
+    workflow = yaml.safe_load((root / f".github/workflows/{name}.yml").read_text())
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"make [a-z-]+", step.get("run", "make x")), step
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")), step
+
+
+def test_readme_starts_with_the_two_commands(root):
+    first = re.search(r"```\w*\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)[1]
+    assert re.findall(r"^make (\w+)", first, re.MULTILINE) == ["book", "test"]
+
+
+def test_ci_runs_the_readmes_test_command(root):
+    script = (root / ".ci/run").read_text()
+    assert script.splitlines()[-1] == "make test"
+    subprocess.run(["bash", "-n", root / ".ci/run"], check=True)
+
+
+def test_constraints_are_exact(root):
+    lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    assert not [line for line in lines if re.match(r"nvidia|cuda|triton|frcnn", line)]
+
+
+LIGHT_IMPORT = """
+import sys, torch
+before, seen, watched = set(sys.modules), [], {"open", "socket.connect"}
+sys.addaudithook(lambda event, args: seen.append((event, str(args[0]))) if event in watched else None)
+import frcnn_common
+heavy = {"torchvision", "datasets", "matplotlib", "tqdm", "tensorboard", "torchdata", "safetensors", "huggingface_hub"}
+print(sorted(heavy & (set(sys.modules) - before)))
+print([(event, name) for event, name in seen if event != "open" or not name.endswith((".py", ".pyc", ".so"))])
+"""
+
+
+def test_import_is_light():
+    """`import frcnn_common` loads no training stack and opens no data file and no connection."""
+    done = subprocess.run([sys.executable, "-c", LIGHT_IMPORT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]

@@ -1,0 +1,204 @@
+"""Keep the notebooks in order.
+
+python tools/notebooks.py tidy [NOTEBOOK …]      normalize what is stored
+python tools/notebooks.py execute [NOTEBOOK …]   run in place, then tidy
+python tools/notebooks.py sync                   fail unless exporting and tidying would change nothing
+python tools/notebooks.py nbval                  print the nbval options for this machine and recipe
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+IGNORED = re.compile(r"^#\s*NBVAL_IGNORE_OUTPUT\s*$", re.MULTILINE)
+DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.MULTILINE)
+EXPORTS = re.compile(r"^#\|\s*(?:default_exp|exporti?|exports)\b", re.MULTILINE)
+PRIVATE = {
+    "a path of this machine": re.compile(r"/(?:home|Users|root|tmp|var/folders)/\w|[A-Z]:\\\\?Users", re.ASCII),
+    "an address in memory": re.compile(r"\b0x[0-9a-f]{8,}"),
+    "what looks like a secret": re.compile(
+        r"\b(?:hf_\w{30}|gh[pousr]_\w{36}|github_pat_\w{20}|sk-[\w-]{20}|AKIA[0-9A-Z]{16})|PRIVATE KEY-----"
+    ),
+}
+
+
+def notebooks(root=ROOT):
+    """Every notebook in reading order: the API's by number, then the chapters."""
+    return [p for part in ("api", "chapters") for p in sorted((root / "nbs" / part).glob("[!_.]*.ipynb"))]
+
+
+def read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+# ------------------------------------------------------------------------------------------------ tidy
+
+
+def is_picture(output):
+    """Whether an output draws: an image, a widget or a video rather than text."""
+    return any(not mime.startswith("text/") for mime in output.get("data", {}))
+
+
+def stored_outputs(cell):
+    """The outputs worth keeping: text, from a cell that draws nothing and whose text is compared."""
+    outputs = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    ignored = IGNORED.search(source(cell)) or "nbval-ignore-output" in cell["metadata"].get("tags", [])
+    if ignored or any(map(is_picture, outputs)):
+        return []
+    kept = []
+    for output in outputs:
+        if kept and output["output_type"] == kept[-1]["output_type"] == "stream":
+            kept[-1]["text"] = as_lines("".join([*kept[-1]["text"], *output["text"]]))
+        else:
+            kept.append(clean_output(output))
+    return kept
+
+
+def clean_output(output):
+    kind = output["output_type"]
+    if kind == "stream":
+        return {"name": output["name"], "output_type": kind, "text": as_lines(output["text"])}
+    if kind == "error":  # its traceback holds paths, and nbval does not compare it
+        return {"ename": output["ename"], "evalue": output["evalue"], "output_type": kind, "traceback": []}
+    return {"data": {k: as_lines(v) for k, v in output["data"].items()}, "metadata": {}, "output_type": kind}
+
+
+def as_lines(text):
+    return "".join(text).splitlines(keepends=True)
+
+
+def tidied(nb):
+    """The notebook in its one canonical form, as text."""
+    from nbdev.clean import clean_nb
+
+    clean_nb(nb, allowed_cell_metadata_keys=["tags"], clean_ids=False)
+    count = 0
+    for cell in nb["cells"]:
+        cell["source"] = as_lines(cell["source"])
+        cell.pop("attachments", None)
+        if cell["cell_type"] != "code":
+            continue
+        cell["outputs"], cell["execution_count"] = stored_outputs(cell), None
+        if cell["outputs"]:
+            count += 1
+            cell["execution_count"] = count
+            for output in cell["outputs"]:
+                if output["output_type"] == "execute_result":
+                    output["execution_count"] = count
+    nb = {"cells": nb["cells"], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def private_text(nb):
+    """What no stored output may hold, as `cell ID stores …` sentences."""
+    for cell in nb["cells"]:
+        for output in cell.get("outputs", []):
+            text = json.dumps(output, ensure_ascii=False)
+            for what, pattern in PRIVATE.items():
+                if found := pattern.search(text):
+                    yield f"cell {cell['id']} stores {what}: {found[0]!r}"
+
+
+def tidy(paths):
+    """Tidy the notebooks in place; refuse to write one that stores what belongs to one machine."""
+    for path in paths:
+        text = tidied(read(path))
+        if problems := list(private_text(json.loads(text))):
+            sys.exit(f"{path}: " + "\n  ".join(problems))
+        if text != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------- execute
+
+
+def execute(paths):
+    """Run the notebooks in place, one fresh kernel each, and tidy each as it is done."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    for path in paths:
+        start = time.perf_counter()
+        nb = nbformat.read(path, as_version=4)
+        NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+        nbformat.write(nb, path)
+        tidy([path])
+        print(f"{time.perf_counter() - start:7.1f} s  {path.relative_to(ROOT)}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ sync
+
+
+def module_problems(root):
+    """Where notebooks and modules do not stand one to one."""
+    owner = {}
+    for path in notebooks(root):
+        code = "\n".join(source(c) for c in read(path)["cells"] if c["cell_type"] == "code")
+        if path.parent.name == "chapters" and EXPORTS.search(code):
+            yield f"{path.name} is a chapter and must not export"
+        for module in DEFAULT_EXP.findall(code):
+            if module in owner:
+                yield f"{owner[module]} and {path.name} both export to {module}: one notebook, one module"
+            owner.setdefault(module, path.name)
+    for module in (root / "frcnn_common").glob("*.py"):
+        if module.stem not in {"__init__", "_modidx", *owner}:
+            yield f"frcnn_common/{module.name} comes from no notebook: delete it, or write its notebook"
+
+
+def copy_tree(target):
+    """Copy the working tree: what git tracks, and what is new and not ignored."""
+    listed = subprocess.check_output(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, text=True)
+    for name in filter(None, set(listed.split("\0"))):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target / name)
+
+
+def contents(root):
+    return {p.relative_to(root): p.read_bytes() for d in ("nbs", "frcnn_common") for p in (root / d).rglob("*.*")}
+
+
+def sync():
+    """Fail, naming the files, unless exporting and tidying a copy of the working tree changes nothing in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        copy_tree(copy)
+        if problems := list(module_problems(copy)):
+            sys.exit("\n".join(problems))
+        before = contents(copy)
+        subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=copy, check=True)
+        tidy(notebooks(copy))
+        after = contents(copy)
+    changed = sorted(str(p) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+    if changed:
+        sys.exit("Notebooks and package disagree:\n  " + "\n  ".join(changed) + "\nMend it with: make export tidy")
+
+
+# ----------------------------------------------------------------------------------------------- nbval
+
+
+def nbval():
+    """Print nbval's options: strict where the stored outputs were made, lax under another recipe or a GPU."""
+    import torch
+
+    strict = os.environ.get("FRCNN_RECIPE", "openmoji-tiny") == "openmoji-tiny" and not torch.cuda.is_available()
+    print("--nbval" if strict else "--nbval-lax", "--nbval-current-env --nbval-cell-timeout=900")
+
+
+if __name__ == "__main__":
+    command, *names = sys.argv[1:] or [""]
+    chosen = [Path(name).resolve() for name in names] or notebooks()
+    actions = {"tidy": lambda: tidy(chosen), "execute": lambda: execute(chosen), "sync": sync, "nbval": nbval}
+    actions.get(command, lambda: sys.exit(__doc__))()
