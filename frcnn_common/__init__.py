@@ -1,3 +1,42 @@
-"""Faster R-CNN from Scratch: a small, real two-stage detection library."""
+"""Faster R-CNN from Scratch: a small, real two-stage detection library.
+
+The names of the course's core are here; what is built on top of it (recipes, engine, metrics, plots) is in the modules
+of those names. Importing this package opens no file and no connection, and imports torch but neither torchvision,
+datasets nor matplotlib.
+"""
 
 __version__ = "0.1.0"
+
+from .backbone import FPN, Bottleneck, ResNet50
+from .boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
+from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE, NUM_CLASSES
+from .data import COCOStreamDataset, frcnn_collate_fn
+from .detector import FasterRCNN
+from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
+from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
+
+__all__ = [
+    "COCO_NAMES",
+    "DEVICE",
+    "FPN",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "IMG_SIZE",
+    "NUM_CLASSES",
+    "AnchorGenerator",
+    "Bottleneck",
+    "COCOStreamDataset",
+    "FastRCNNPredictor",
+    "FasterRCNN",
+    "ROIAlign",
+    "RPNHead",
+    "RegionProposalNetwork",
+    "ResNet50",
+    "TwoMLPHead",
+    "batched_nms",
+    "box_iou",
+    "decode_boxes",
+    "encode_boxes",
+    "frcnn_collate_fn",
+    "nms",
+]
