@@ -577,13 +577,13 @@ def error_breakdown(
 
 
 def _mend(rows: list[tuple], objects: list[int], kind: str) -> list[tuple]:
-    mended = [row for row in rows if row[2] != kind]
-    taken = {row[3] for row in rows if row[2] == "correct"}
-    for score, _, _, meant in sorted((row for row in rows if row[2] == kind), key=lambda row: -row[0]):
-        if meant >= 0 and meant not in taken:
-            taken.add(meant)
-            mended.append((score, objects[meant], "correct", meant))
-    return mended
+    taken = {meant for _, _, was, meant in rows if was == "correct"}
+    best = {}  # of the errors that mean a free object, the best alone can take it
+    for row in sorted(rows, key=lambda row: -row[0]):
+        if row[3] >= 0 and row[3] not in taken:
+            best.setdefault(row[3], row)
+    mended = [(score, objects[m], "correct", m) for m, (score, _, was, _) in best.items() if was == kind]
+    return [row for row in rows if row[2] != kind] + mended
 
 
 def _mean_ap(rows: list[tuple], objects: list[int], missed: Sequence[int] = ()) -> float:
