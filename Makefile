@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c \
 	'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
-NBVAL = $(shell $(BIN)/python tools/notebooks.py nbval)
+NBVAL = $(or $(shell $(BIN)/python tools/notebooks.py nbval),$(error tools/notebooks.py nbval failed))
 NB ?=
 
 help:  ## this list
@@ -17,6 +17,7 @@ help:  ## this list
 $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv found. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): a few minutes, several gigabytes.'
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -45,6 +45,7 @@ assert fc.__file__ == {folder!r} + "/frcnn_common.py", fc.__file__
 for name in {names!r}:
     assert name in fc.__all__ and hasattr(fc, name), name
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 model = fc.FasterRCNN(5, width=16, fpn_channels=32, fc_dim=64, trainable_layers=5)
 images = torch.randn(2, 3, 128, 160)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -237,6 +238,10 @@ def test_constraints_are_exact(root):
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert not [line for line in lines if re.match(r"nvidia|cuda|triton|frcnn", line)]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in lines}
+    assert {re.match(r"[\w-]+", text)[0] for text in wanted} <= names
 
 
 LIGHT_IMPORT = """

@@ -87,7 +87,6 @@ def tidied(nb):
     count = 0
     for cell in nb["cells"]:
         cell["source"] = as_lines(cell["source"])
-        cell.pop("attachments", None)
         if cell["cell_type"] != "code":
             continue
         cell["outputs"], cell["execution_count"] = stored_outputs(cell), None
