@@ -3,7 +3,7 @@
 - An API page gets the signature and docstring of each public name, as a cross-reference target, above its source.
 - Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
-- The repository's address comes from `settings.ini`; pages write it as `{{ repo_url }}`, `{{ site_url }}`, `{{ branch }}`.
+- The repository's address comes from `settings.ini`; pages write it as `{{ repo }}`, `{{ repo_url }}` and `{{ site_url }}`.
 """
 
 import ast
@@ -65,7 +65,7 @@ def on_source_read(app, docname, source):
         source[0] = json.dumps(notebook)
         return
     source[0] = OWN_NAME.sub(r"\1~", source[0])
-    for name in ("repo_url", "site_url", "branch"):
+    for name in ("repo", "repo_url", "site_url"):
         source[0] = source[0].replace("{{ %s }}" % name, app.config.html_context[name])
     if "{code-cell}" in source[0]:  # a notebook written as text: the fingerprint goes below its front matter
         cell = f"---\n\n```{{code-cell}} python\n:tags: [remove-cell]\n# {note_digest(app, docname)}\n```\n"
@@ -133,13 +133,9 @@ def shorten_torch_names(app, what, name, obj, options, signature, returns):
 
 
 def outdated(app, env, added, changed, removed):
-    """Read a page again that has failed, or whose fingerprint has changed."""
-    for docname, metadata in env.metadata.items():
-        executed = getattr(env, "nb_metadata", {}).get(docname, {}).get("exec_data") or {}
-        if metadata.get("digest", "") != (digest(app.srcdir, docname) if "digest" in metadata else ""):
-            yield docname
-        elif not executed.get("succeeded", True):
-            yield docname
+    """Read a page again whose fingerprint has changed, though its file has not."""
+    digests = {docname: metadata["digest"] for docname, metadata in env.metadata.items() if "digest" in metadata}
+    return [docname for docname, old in digests.items() if old != digest(app.srcdir, docname)]
 
 
 # --- Writing a page ---------------------------------------------------------------------------------------------------
@@ -158,12 +154,18 @@ def drop_thebe(app, pagename, templatename, context, doctree):
     context["script_files"] = [f for f in files if "thebe" not in f"{f}{getattr(f, 'attributes', '')}"]
 
 
+def forget_after_warnings(app, exception):
+    """Read every page anew after a build with warnings: a page that stays as it was would not give its warning again."""
+    if app._warncount:
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+
+
 def set_addresses(app, config):
     """Give the theme, its buttons and the pages the repository's address."""
     project = settings(app.srcdir)
     config.html_baseurl = project["doc_host"] + project["doc_baseurl"] + "/"
     config.html_context.update(
-        repo_url=project["git_url"], site_url=config.html_baseurl.rstrip("/"), branch=project["branch"]
+        repo=project["repo"], repo_url=project["git_url"], site_url=config.html_baseurl.rstrip("/")
     )
     config.html_theme_options.update(
         repository_url=project["git_url"],
@@ -188,13 +190,14 @@ def imported_names(path):
 
 
 def defined_names(path):
-    """The public names that an exported module defines, each with the first line of its docstring."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    public = next(ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__")
-    documented = (n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef))
-    summaries = {n.name: (ast.get_docstring(n) or "").split("\n")[0] for n in documented}
-    order = {getattr(n, "name", None) or getattr(n.targets[0], "id", ""): i for i, n in enumerate(body) if hasattr(n, "name") or isinstance(n, ast.Assign)}
-    return {name: summaries.get(name, "") for name in sorted(public, key=lambda name: order.get(name, 0))}
+    """The public names that an exported module defines, in order, each with the first line of its docstring."""
+    names = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names[node.name] = (ast.get_docstring(node) or "").split("\n")[0]
+        elif isinstance(node, ast.Assign):
+            names.update({target.id: "" for target in node.targets if isinstance(target, ast.Name)})
+    return {name: summary for name, summary in names.items() if not name.startswith("_")}
 
 
 class PublicNames(SphinxDirective):
@@ -206,11 +209,14 @@ class PublicNames(SphinxDirective):
         used = {path: imported_names(path) for path in chapters}
         for path in [*chapters, *(root / "frcnn_common").glob("*.py")]:
             self.env.note_dependency(str(path))
+        promised = set(re.findall(r"\w+", (root / "frcnn_common/__init__.py").read_text(encoding="utf-8")))
         lines = []
         for section, modules in SECTIONS.items():
             lines += ["", f"**{section}**", "", "| name | what it is | used in chapter |", "|---|---|---|"]
             for module in modules:
                 for name, summary in defined_names(root / f"frcnn_common/{module}.py").items():
+                    if name not in promised:
+                        continue
                     links = [f"[{int(p.stem[:2])}](/nbs/chapters/{p.name})" for p in chapters if name in used[p]]
                     name = f"{{py:obj}}`{name} <frcnn_common.{module}.{name}>`"
                     lines.append(f"| {name} | {summary} | {', '.join(links)} |")
@@ -224,7 +230,8 @@ def setup(app):
     app.connect("config-inited", set_addresses, priority=400)
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-signature", shorten_torch_names)
-    app.connect("env-get-outdated", lambda *args: list(outdated(*args)))
+    app.connect("env-get-outdated", outdated)
     app.connect("doctree-resolved", add_execution_note)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", forget_after_warnings)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,230 @@
+"""The built site: complete, self-contained, without a dead link, and readable in a browser that has no network."""
+
+import ast
+import configparser
+import functools
+import json
+import re
+import threading
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "_build/html"
+NAMES = {  # the promised names, by the module that defines them
+    "constants": "IMG_SIZE NUM_CLASSES DEVICE IMAGENET_MEAN IMAGENET_STD COCO_NAMES",
+    "boxes": "box_iou encode_boxes decode_boxes nms batched_nms",
+    "data": "COCOStreamDataset frcnn_collate_fn",
+    "backbone": "Bottleneck ResNet50 FPN",
+    "rpn": "AnchorGenerator RPNHead RegionProposalNetwork",
+    "roi": "ROIAlign TwoMLPHead FastRCNNPredictor",
+    "detector": "FasterRCNN",
+}
+TARGETS = [f"frcnn_common.{module}.{name}" for module, names in NAMES.items() for name in names.split()]
+
+
+def toc_pages():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    entries += [section for entry in entries for section in entry.get("sections", [])]
+    return [toc["root"], *(entry["file"] for entry in entries)]
+
+
+class Page(HTMLParser):
+    """What a page links to, loads and can be linked at."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.links, self.loads, self.anchors, self.headings = path, [], [], set(), 0
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors.update(attrs[key] for key in ("id", "name") if attrs.get(key))
+        self.headings += tag == "h1"
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        loads = tag == "link" and not {"canonical", "next", "prev", "search", "index"} & set(attrs.get("rel", "").split())
+        self.loads += [attrs["href"]] if loads else []
+        self.loads += [attrs[key] for key in ("src", "data", "poster") if tag != "a" and attrs.get(key)]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    if not (SITE / "index.html").exists():
+        pytest.fail(f"there is no site in {SITE}: run `make book` first")
+    return {name: Page(SITE / f"{name}.html") for name in [*toc_pages(), "search", "genindex"]}
+
+
+@pytest.fixture(scope="module")
+def address():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]["git_url"]
+
+
+def is_local(url):
+    return not urlsplit(url).scheme and not urlsplit(url).netloc
+
+
+def test_every_page_has_one_title_and_no_error(pages):
+    for name in toc_pages():
+        html = pages[name].html
+        assert pages[name].headings == 1, f"{name}: {pages[name].headings} titles"
+        assert "output traceback" not in html and "Traceback (most recent call last)" not in html, name
+        assert 'class="system-message' not in html, name
+
+
+def test_nothing_is_loaded_from_another_host(pages):
+    outside = [(name, url) for name, page in pages.items() for url in page.loads if not is_local(url) and url[:5] != "data:"]
+    assert not outside
+    sheets = [*SITE.glob("_static/**/*.css"), *SITE.glob("_sphinx_design_static/*.css")]
+    imports = re.compile(r"""(?:@import\s+|url\()\s*['"]?(https?:)?//""")
+    assert not [sheet for sheet in sheets if imports.search(sheet.read_text(encoding="utf-8", errors="ignore"))]
+    for page in pages.values():
+        assert "unpkg.com" not in page.html and "cdnjs" not in page.html and "jsdelivr" not in page.html
+
+
+def test_every_link_and_anchor_resolves(pages):
+    @functools.cache
+    def anchors(path):
+        return Page(path).anchors if path.suffix == ".html" else set()
+
+    dead = []
+    for name, page in pages.items():
+        for url in filter(is_local, page.links + page.loads):
+            target = urlsplit(urljoin(f"/{name}.html", url))
+            path = SITE / unquote(target.path).lstrip("/")
+            if path.is_dir():
+                path /= "index.html"
+            if not path.is_file() or (target.fragment and unquote(target.fragment) not in anchors(path)):
+                dead.append((name, url))
+    assert not dead
+
+
+def test_search_finds_the_chapters(pages):
+    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
+    documents = json.loads(index[index.index("(") + 1 : index.rindex(")")])["docnames"]
+    assert set(toc_pages()) <= set(documents)
+
+
+def test_buttons_lead_to_the_repository(pages, address):
+    for name in toc_pages():
+        assert f"{address}/edit/main/{name}." in pages[name].html, name
+        assert any(link.startswith(address) for link in pages[name].links), name
+        assert "theme-switch" in pages[name].html, name
+        if name.startswith("nbs/"):
+            path = address.removeprefix("https://github.com/")
+            assert f"https://colab.research.google.com/github/{path}/blob/main/{name}.ipynb" in pages[name].links
+            assert any(link.startswith(f"https://mybinder.org/v2/gh/{path}/main") for link in pages[name].links)
+            assert any(link.endswith(f"_sources/{name}.ipynb") for link in pages[name].links)
+
+
+def test_the_address_stands_once(address):
+    tracked = [*ROOT.glob("*.yml"), *ROOT.glob("*.toml"), *ROOT.glob("book/**/*.*"), *ROOT.glob("nbs/**/*.ipynb")]
+    assert not [path for path in tracked if path.is_file() and address.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_promised_name_has_a_description_and_a_row(pages, target):
+    defined = [name for name in toc_pages() if name.startswith("nbs/api/") and target in pages[name].anchors]
+    assert len(defined) == 1, f"{target} is described on {defined or 'no page'}"
+    assert any(link.endswith(f"#{target}") for link in pages["book/api"].links)
+
+
+def test_directives_are_not_shown(pages):
+    for name in toc_pages():
+        text = re.sub(r"<[^>]+>", "", pages[name].html)
+        assert not re.search(r"^#\s?\|", text, re.MULTILINE), name
+        assert name == "book/checked" or "NBVAL_" not in text, name
+
+
+def test_every_test_that_a_page_names_exists():
+    named = [
+        (path.name, *match)
+        for path in [*ROOT.glob("book/*.md"), *ROOT.glob("nbs/*/*.ipynb")]
+        for match in re.findall(r"(tests/\w+\.py)::(\w+)", path.read_text(encoding="utf-8"))
+    ]
+    assert named
+    missing = []
+    for page, file, name in named:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8")) if (ROOT / file).exists() else ast.Module([], [])
+        if not any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.walk(tree)):
+            missing.append(f"{page}: {file}::{name}")
+    assert not missing, "\n".join(missing)
+
+
+def test_the_single_file_can_be_downloaded(pages):
+    assert (SITE / "frcnn_common.py").read_bytes() == (ROOT / "_build/frcnn_common.py").read_bytes()
+    assert any(link.endswith("/frcnn_common.py") for link in pages["book/api"].links)
+
+
+# --- In a browser -----------------------------------------------------------------------------------------------------
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(pages):
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["book/index", "nbs/chapters/01_coco_dataloader", "nbs/api/01_boxes"])
+def test_renders_offline_on_a_phone(server, browser, pages, name, theme):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    outside, errors = [], []
+
+    def local_only(route):
+        if route.request.url.startswith(server):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", local_only)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+    page.goto(f"{server}/{name}.html")
+    formulas = page.locator(".math").count()
+    if formulas:
+        page.wait_for_selector("mjx-container")
+    assert page.locator("mjx-container").count() >= formulas
+    assert page.locator("mjx-merror").count() == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
+    assert not outside and not errors
+    page.close()
+
+
+def test_search_in_a_browser(server, browser, pages):
+    page = browser.new_page()
+    page.goto(f"{server}/search.html?q=anchor")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a").count() >= 3
+    page.close()
