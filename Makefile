@@ -61,7 +61,8 @@ lint: $(STAMP)  ## ruff
 	$(BIN)/ruff format --quiet --check tests tools
 
 browser: $(STAMP)  ## the Chromium that the site's tests drive, where the machine has none
-	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| apt-get install -y chromium || $(BIN)/playwright install --with-deps chromium
 
 clean:  ## remove what was built (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -83,7 +83,7 @@ def test_trains_and_detects_alone(folder):
 
 
 def test_names_each_public_name_once(folder):
-    public = [name for module in single_file.in_order(single_file.ROOTS, {}) for name in module.public]
+    public = [name for module in single_file.in_order() for name in module.public]
     assert len(public) == len(set(public))
     assert set(CONTRACT) <= set(public)
 
@@ -92,7 +92,7 @@ def test_core_imports_nothing_above_it(tmp_path, monkeypatch):
     (tmp_path / "boxes.py").write_text("from .plots import show\n")
     monkeypatch.setattr(single_file, "PACKAGE", tmp_path)
     with pytest.raises(SystemExit, match="plots stands above the core"):
-        list(single_file.in_order(["boxes"], {}))
+        list(single_file.in_order(["boxes"]))
 
 
 def test_two_modules_may_not_bind_one_name(tmp_path, monkeypatch):
@@ -100,4 +100,4 @@ def test_two_modules_may_not_bind_one_name(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("def _clamp(x):\n    return x\n")
     monkeypatch.setattr(single_file, "PACKAGE", tmp_path)
     with pytest.raises(SystemExit, match=r"boxes.py and rpn.py both define _clamp"):
-        single_file.check_names(single_file.in_order(["boxes", "rpn"], {}))
+        single_file.check_names(single_file.in_order(["boxes", "rpn"]))

@@ -12,8 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
-CORE = ("constants", "boxes", "openmoji", "data", "backbone", "rpn", "roi", "detector")
-ROOTS = tuple(name for name in CORE if name != "openmoji")  # the embedded data set comes along only if `data` needs it
+CORE = ("constants", "boxes", "data", "backbone", "rpn", "roi", "detector")
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
 The core of `frcnn_common` {version}, joined by `make export` from the modules of the same names; do not edit it here.
@@ -41,14 +40,17 @@ def is_all(node):
     return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__"
 
 
-def defined_names(tree):
-    """The names that a module binds at its top level."""
-    for node in tree.body:
+def bound_names(module):
+    """The names that a module binds at its top level, each with where it comes from."""
+    for node in module.tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
+            yield node.name, f"{module.name}.py"
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not is_all(node):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name))
+            yield from ((n.id, f"{module.name}.py") for t in targets for n in ast.walk(t) if isinstance(n, ast.Name))
+        elif is_import(node) and not inner_module(node):
+            origin = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            yield from ((a.asname or a.name.split(".")[0], origin + a.name) for a in node.names)
 
 
 class Module:
@@ -78,30 +80,31 @@ class Module:
         return re.sub(r"\n{3,}", "\n\n\n", "\n".join(kept)).strip("\n")
 
 
-def in_order(names, seen):
+def in_order(names=CORE, seen=None):
     """The modules of the core, each after what it imports."""
+    seen = set() if seen is None else seen
     for name in names:
         if name not in CORE:
             sys.exit(f"{name} stands above the core; the core must not import it")
-        if name not in seen and (PACKAGE / f"{name}.py").exists():
-            module = seen[name] = Module(name)
+        if name not in seen:
+            seen.add(name)
+            module = Module(name)
             yield from in_order(module.needs, seen)
             yield module
 
 
 def check_names(modules):
-    """No two modules may bind the same name: in one file the second would replace the first."""
-    owner = {}
+    """No two modules may mean different things by one name: in one file the second would replace the first."""
+    origins = {}
     for module in modules:
-        for name in dict.fromkeys(defined_names(module.tree)):
-            if name in owner:
-                sys.exit(f"{owner[name]}.py and {module.name}.py both define {name}: rename one")
-            owner[name] = module.name
+        for name, origin in bound_names(module):
+            if origins.setdefault(name, origin) != origin:
+                sys.exit(f"{origins[name]} and {origin} both define {name}: rename one")
 
 
 def joined():
     """The text of the single file."""
-    modules = list(in_order(ROOTS, {}))
+    modules = list(in_order())
     check_names(modules)
     version = re.search(r'__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text(encoding="utf-8"))[1]
     imports = sorted({line for m in modules for line in m.outer}, key=lambda s: ("__future__" not in s, s))
