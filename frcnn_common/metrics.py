@@ -123,7 +123,7 @@ def evaluate_detections(
 ) -> Evaluation:
     """COCO's box metrics of detections against ground truth.
 
-    Sizes are bins of area (below 32², below 96² square pixels, above), so boxes belong into the original image's pixels.
+    Sizes are bins of area (below 32², below 96² square pixels, above): boxes belong into the original image's pixels.
 
     Parameters
     ----------
