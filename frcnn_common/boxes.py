@@ -48,9 +48,10 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
 
 
 def _inter_union(boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor]:
-    top_left = torch.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])  # [N, M, 2]
-    bottom_right = torch.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])  # [N, M, 2]
-    width, height = (bottom_right - top_left).clamp(min=0).unbind(-1)
+    ax1, ay1, ax2, ay2 = boxes_a[:, :, None].unbind(1)  # [N, 1] each
+    bx1, by1, bx2, by2 = boxes_b.unbind(1)  # [M] each
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)  # [N, M]
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
     inter = width * height
     return inter, box_area(boxes_a)[:, None] + box_area(boxes_b) - inter
 
@@ -129,7 +130,7 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
 
 # %% ../nbs/api/01_boxes.ipynb #50680e30
-_BLOCK = 512
+_BLOCK = 256
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_thr: float) -> Tensor:

@@ -1,0 +1,192 @@
+"""The stream: format, split names, and every sample exactly once."""
+
+import io
+import os
+import subprocess
+import sys
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from frcnn_common import COCOStreamDataset, frcnn_collate_fn
+from frcnn_common.data import clean_boxes, denormalize, normalize
+
+
+def make_rows(ids, size=(40, 20), boxes=None):
+    for i in ids:
+        picture = io.BytesIO()
+        Image.new("RGB", size, (i % 256, 0, 0)).save(picture, "PNG")
+        box = [[0.0, 0.0, 20.0, 10.0]] if boxes is None else list(boxes)
+        objects = {"bbox": box, "category": [i % 80] * len(box)}
+        yield {"image": {"bytes": picture.getvalue(), "path": None}, "image_id": i, "objects": objects}
+
+
+def stream(count, shards=4, **options):
+    return datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(count)), **options})
+
+
+def ids_of(loader):
+    return sorted(target["image_id"].item() for _, target in loader)
+
+
+def samples(source, **options):
+    return COCOStreamDataset("train", source=source, metadata=True, img_size=16, **options)
+
+
+def test_boxes_are_corners():
+    """The documented row of image 9, 640 × 480: read as x y w h, this box would end at y = 661."""
+    row = {"image_id": 9, "objects": {"bbox": [[1.08, 187.69, 612.67, 473.53]], "category": [45]}}
+    boxes, labels = clean_boxes(row, (480, 640))
+    torch.testing.assert_close(boxes, torch.tensor([[1.08, 187.69, 612.67, 473.53]]))
+    assert labels.tolist() == [46]
+
+
+def test_boxes_are_scaled_and_clipped():
+    rows = datasets.IterableDataset.from_generator(
+        make_rows, gen_kwargs={"ids": [3], "size": (40, 20), "boxes": ([20.0, 10.0, 50.0, 20.0],)}
+    )
+    (image, target), *_ = COCOStreamDataset("train", img_size=80, source=rows)
+    assert image.dtype == torch.float32 and image.shape == (3, 80, 80)
+    assert set(target) == {"boxes", "labels"}
+    assert target["boxes"].tolist() == [[40.0, 40.0, 80.0, 80.0]]
+    assert target["labels"].dtype == torch.int64 and target["labels"].tolist() == [4]
+
+
+def test_pixels_are_pillows_bicubic_and_normalized():
+    picture = Image.effect_noise((30, 20), 80).convert("RGB")
+    rows = datasets.IterableDataset.from_generator(_one_row, gen_kwargs={"pictures": [picture]})
+    image = next(iter(COCOStreamDataset(img_size=24, source=rows)))[0]
+    expected = picture.resize((24, 24), Image.Resampling.BICUBIC)
+    bytes_back = (denormalize(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    assert bytes_back.tobytes() == expected.tobytes()
+
+
+def _one_row(pictures):
+    for picture in pictures:
+        yield {"image": picture, "image_id": 0, "objects": {"bbox": [[0.0, 0, 9, 9]], "category": [0]}}
+
+
+def test_normalize_by_hand():
+    white = normalize(torch.ones(3, 1, 1)).flatten()
+    torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+def test_boxes_without_area_are_dropped_and_counted():
+    rows = datasets.IterableDataset.from_generator(
+        make_rows, gen_kwargs={"ids": [0], "boxes": ([5.0, 5, 5, 9], [0, 0, 9, 9])}
+    )
+    dataset = samples(rows)
+    assert [len(target["boxes"]) for _, target in dataset] == [1]
+    assert (dataset.dropped_boxes, dataset.skipped_images) == (1, 0)
+
+
+def test_images_left_without_a_box_are_skipped():
+    rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": [0, 1], "boxes": ()})
+    dataset = samples(rows)
+    assert list(dataset) == [] and dataset.skipped_images == 2
+
+
+@pytest.mark.parametrize(
+    ("box", "category", "message"),
+    [
+        ([300.0, 190.0, 280.0, 250.0], 0, "image 9.*reversed"),
+        ([float("nan"), 0.0, 1.0, 1.0], 0, "image 9.*not finite"),
+        ([700.0, 0.0, 710.0, 1.0], 0, "image 9.*outside the image of 640×480"),
+        ([0.0, 0.0, 1.0, 1.0], 80, "image 9: category outside 0…79: 80"),
+    ],
+)
+def test_impossible_boxes_are_refused_by_name(box, category, message):
+    with pytest.raises(ValueError, match=message):
+        clean_boxes({"image_id": 9, "objects": {"bbox": [box], "category": [category]}}, (480, 640))
+
+
+def test_split_names(monkeypatch):
+    asked = []
+
+    def load_dataset(name, *, split, streaming):
+        asked.append((name, split, streaming))
+        return stream(2)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for split in ("train", "val", "validation"):
+        assert len(list(COCOStreamDataset(split, img_size=16))) == 2
+    assert asked == [("detection-datasets/coco", split, True) for split in ("train", "val", "val")]
+    with pytest.raises(ValueError, match="'test'.*'train' and 'val'"):
+        COCOStreamDataset("test")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4, 6])
+def test_each_sample_once_over_workers(workers):
+    rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(24))})
+    loader = DataLoader(samples(rows), batch_size=None, num_workers=workers)
+    assert ids_of(loader) == list(range(24))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("bound", [1, 7, 10])
+def test_max_samples_bounds_the_whole(workers, bound):
+    rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(24))})
+    loader = DataLoader(samples(rows, max_samples=bound), batch_size=None, num_workers=workers)
+    ids = ids_of(loader)
+    assert len(ids) == len(set(ids)) == bound
+
+
+def test_max_samples_counts_what_is_yielded():
+    rows = datasets.IterableDataset.from_generator(_every_other_empty, gen_kwargs={"ids": list(range(10))})
+    assert [target["image_id"].item() for _, target in samples(rows, max_samples=3)] == [1, 3, 5]
+
+
+def _every_other_empty(ids):
+    for i in ids:
+        yield from make_rows([i], boxes=None if i % 2 else [])
+
+
+def test_max_samples_zero_yields_none():
+    assert list(samples(stream(5), max_samples=0)) == []
+
+
+def test_negative_max_samples_is_refused():
+    with pytest.raises(ValueError, match="max_samples.*-1"):
+        COCOStreamDataset(max_samples=-1)
+
+
+RANK_PROGRAM = """
+import os, sys, torch, datasets
+sys.path.insert(0, os.environ["TESTS"])
+from test_data import make_rows, samples, ids_of
+from torch.utils.data import DataLoader
+torch.distributed.init_process_group("gloo", init_method="file://" + os.environ["MEET"],
+                                     rank=int(sys.argv[1]), world_size=2)
+rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(int(sys.argv[2])))})
+bound = None if sys.argv[3] == "None" else int(sys.argv[3])
+print(ids_of(DataLoader(samples(rows, max_samples=bound), batch_size=None, num_workers=int(sys.argv[4]))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "bound", "workers"), [(12, None, 0), (13, None, 2), (12, 5, 0), (12, 6, 2)])
+def test_each_sample_once_over_ranks(tmp_path, count, bound, workers):
+    environment = os.environ | {"TESTS": os.path.dirname(__file__), "MEET": str(tmp_path / "meet")}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_PROGRAM, str(rank), str(count), str(bound), str(workers)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    parts = [eval(rank.communicate(timeout=120)[0]) for rank in ranks]
+    together = sorted(parts[0] + parts[1])
+    assert len(together) == len(set(together)) == (count if bound is None else bound)
+    assert parts[0] and parts[1]
+
+
+def test_collate_stacks_images_and_keeps_targets():
+    batch = [(torch.zeros(3, 4, 5), {"boxes": torch.zeros(k, 4)}) for k in (0, 2)]
+    images, targets = frcnn_collate_fn(batch)
+    assert images.shape == (2, 3, 4, 5)
+    assert isinstance(targets, list) and [len(target["boxes"]) for target in targets] == [0, 2]
