@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import textwrap
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -190,13 +191,14 @@ def imported_names(path):
 
 
 def defined_names(path):
-    """The public names that an exported module defines, in order, each with the first line of its docstring."""
+    """The public names that an exported module defines, in order, each with the first line of its docstring, or its value."""
     names = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names[node.name] = (ast.get_docstring(node) or "").split("\n")[0]
         elif isinstance(node, ast.Assign):
-            names.update({target.id: "" for target in node.targets if isinstance(target, ast.Name)})
+            value = f"`{textwrap.shorten(ast.unparse(node.value), 60, placeholder=' …')}`"
+            names.update({target.id: value for target in node.targets if isinstance(target, ast.Name)})
     return {name: summary for name, summary in names.items() if not name.startswith("_")}
 
 
