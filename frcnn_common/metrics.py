@@ -23,7 +23,7 @@ from .constants import COCO_NAMES, NUM_CLASSES
 # %% ../nbs/api/10_metrics.ipynb #7f592868
 IOU_THRS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
-# %% ../nbs/api/10_metrics.ipynb #519c9fc1
+# %% ../nbs/api/10_metrics.ipynb #f6f2d923
 def match_greedily(ious: Tensor, iou_thrs: Sequence[float] = IOU_THRS) -> Tensor:
     """Match boxes to objects one to one, best box first, as COCO does.
 
@@ -39,17 +39,19 @@ def match_greedily(ious: Tensor, iou_thrs: Sequence[float] = IOU_THRS) -> Tensor
     Tensor
         `[T, N]` int64: the object each box takes at each threshold, -1 for none.
     """
-    matches = torch.full((len(iou_thrs), ious.shape[0]), -1)
     if ious.numel() == 0:
-        return matches
-    thrs = torch.tensor(iou_thrs, dtype=ious.dtype)
-    free = torch.ones(len(thrs), ious.shape[1], dtype=torch.bool)  # [T, G]
-    for n in (ious.amax(dim=1) >= thrs.min()).nonzero().flatten().tolist():
-        best, taken = torch.where(free, ious[n], -1.0).max(dim=1)  # [T]
-        hit = best >= thrs
-        matches[hit, n] = taken[hit]
-        free[hit, taken[hit]] = False
-    return matches
+        return torch.full((len(iou_thrs), ious.shape[0]), -1)
+    rank = torch.arange(ious.shape[0])[:, None]
+    objects = torch.arange(ious.shape[1])
+    open_to = ious >= torch.tensor(iou_thrs, dtype=ious.dtype)[:, None, None]  # [T, N, G]
+    while True:
+        best, bid = torch.where(open_to, ious, -1.0).max(dim=2)  # [T, N]
+        bids = (bid[..., None] == objects) & open_to  # [T, N, G]
+        keeper = torch.where(bids, rank, len(ious)).amin(dim=1, keepdim=True)  # [T, 1, G]
+        lower = rank > keeper
+        if not (bids & lower).any():
+            return torch.where(best >= 0, bid, -1)
+        open_to &= ~lower
 
 # %% ../nbs/api/10_metrics.ipynb #de142525
 def average_precision(scores: Tensor, hits: Tensor, num_objects: int) -> float:
@@ -587,14 +589,14 @@ def _mend(rows: list[tuple], objects: list[int], kind: str) -> list[tuple]:
 
 
 def _mean_ap(rows: list[tuple], objects: list[int], missed: Sequence[int] = ()) -> float:
+    found = {label: ([], []) for label in sorted(set(objects))}  # scores and hits
+    for score, label, kind, _ in rows:
+        if label in found:
+            found[label][0].append(score)
+            found[label][1].append(kind == "correct")
     values = []
-    for label in sorted(set(objects)):
-        scores, hits = [], []
-        for score, predicted, kind, _ in rows:
-            if predicted == label:
-                scores.append(score)
-                hits.append(kind == "correct")
+    for label, (scores, hits) in found.items():
         to_find = objects.count(label) - missed.count(label)
         # with nothing left to find, finding nothing is perfect
         values.append(average_precision(torch.tensor(scores), torch.tensor(hits), to_find) if to_find else not hits)
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values) if values else math.nan
