@@ -80,7 +80,7 @@ def clean_boxes(row: dict, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]
     Parameters
     ----------
     row : dict
-        A row with `objects["bbox"]` (corner boxes in pixels) and `objects["category"]` (0…79); `image_id` if it has one.
+        A row with `objects["bbox"]` (corner boxes in pixels) and `objects["category"]` (0…79), maybe an `image_id`.
     image_size : tuple of int
         `(H, W)` of the stored image in pixels.
 
@@ -125,8 +125,8 @@ class COCOStreamDataset(IterableDataset):
     """Detection samples from a stream of COCO rows.
 
     Yields `(image, target)`. `image` is float32 `[3, img_size, img_size]`: RGB, resized by Pillow's bicubic filter
-    without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels of
-    the resized image, clipped; `target["labels"]` is int64 `[K]`, 1…80. Boxes without area are dropped, images left
+    without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
+    of the resized image, clipped; `target["labels"]` is int64 `[K]`, 1…80. Boxes without area are dropped, images left
     without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
 
     Parameters

@@ -36,6 +36,8 @@ class Recipe:
         Processes that prepare batches.
     model_options : dict
         Keyword arguments of `FasterRCNN`.
+    roi_batch : int
+        Regions of an image that the box head is trained on (`FasterRCNN.ROI_BATCH`).
     optimizer : str
         `"adamw"` or `"sgd"` (with momentum 0.9).
     lr, weight_decay : float
@@ -62,6 +64,7 @@ class Recipe:
     batch_size: int
     num_workers: int
     model_options: dict
+    roi_batch: int
     optimizer: str
     lr: float
     weight_decay: float
@@ -98,7 +101,9 @@ class Recipe:
 
     def model(self) -> FasterRCNN:
         """A new detector on `DEVICE`."""
-        return FasterRCNN(**self.model_options).to(DEVICE)
+        model = FasterRCNN(**self.model_options).to(DEVICE)
+        model.ROI_BATCH = self.roi_batch
+        return model
 
 # %% ../nbs/api/08_recipes.ipynb #02dd2e47
 RECIPES = {
@@ -107,21 +112,22 @@ RECIPES = {
         Recipe(
             name="openmoji-tiny",
             source="openmoji",
-            img_size=224,
+            img_size=192,
             batch_size=8,
             num_workers=0,
-            model_options=dict(
-                width=16,
-                fpn_channels=64,
-                fc_dim=256,
-                anchor_sizes=(12, 24, 48, 96, 192),
-                pre_nms=500,
-                post_nms=200,
-                min_sz=4,
-                trainable_layers=5,
-                checkpoint=False,
-                box_weights=(10.0, 10.0, 5.0, 5.0),
-            ),
+            model_options={
+                "width": 16,
+                "fpn_channels": 64,
+                "fc_dim": 256,
+                "anchor_sizes": (12, 24, 48, 96, 192),
+                "pre_nms": 500,
+                "post_nms": 200,
+                "min_sz": 4,
+                "trainable_layers": 5,
+                "checkpoint": False,
+                "box_weights": (10.0, 10.0, 5.0, 5.0),
+            },
+            roi_batch=128,
             optimizer="adamw",
             lr=2e-3,
             weight_decay=0.05,
@@ -129,7 +135,7 @@ RECIPES = {
             grad_clip=5.0,
             amp_dtype=None,
             steps=20_000,
-            live_steps=500,
+            live_steps=700,
             eval_samples=200,
             live_categories=openmoji.DOZEN,
             bars={"AP50": 0.30},
@@ -140,7 +146,8 @@ RECIPES = {
             img_size=400,
             batch_size=16,
             num_workers=8,
-            model_options=dict(backbone_weights="IMAGENET1K_V2", trainable_layers=3, norm="frozen"),
+            model_options={"backbone_weights": "IMAGENET1K_V2", "trainable_layers": 3, "norm": "frozen"},
+            roi_batch=512,
             optimizer="sgd",
             lr=0.02,
             weight_decay=1e-4,

@@ -246,7 +246,7 @@ class RegionProposalNetwork(nn.Module):
         return proposals, losses
 
     def filter_proposals(self, anchors, logits, deltas, counts, image_sizes):
-        """The best boxes of each image: top `pre_nms` of each level, clip, minimum side, NMS by level, best `post_nms`."""
+        """Each image's proposals: top `pre_nms` of each level, clip, minimum side, NMS by level, best `post_nms`."""
         candidates, levels = self._best_per_level(logits, counts)  # [B, K], [K]
         proposals = []
         for scores, delta, chosen, size in zip(logits, deltas, candidates, image_sizes, strict=True):

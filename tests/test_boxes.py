@@ -17,8 +17,12 @@ def box_sets(max_boxes=30, grid=None, low=-100):
     """Boxes whose coordinates lie on a coarse grid, so that duplicates, touching and empty ones are common."""
     numbers = st.integers(low, 100).map(float) if grid is None else st.integers(0, grid).map(float)
     arrays = st.integers(0, max_boxes).flatmap(lambda n: hnp.arrays("float32", (n, 4), elements=numbers))
-    return arrays.map(lambda a: torch.cat([torch.from_numpy(a[:, :2]).minimum(torch.from_numpy(a[:, 2:])),
-                                           torch.from_numpy(a[:, :2]).maximum(torch.from_numpy(a[:, 2:]))], 1))  # fmt: skip
+    return arrays.map(_sort_corners)
+
+
+def _sort_corners(array):
+    first, second = torch.from_numpy(array).split(2, dim=1)
+    return torch.cat([first.minimum(second), first.maximum(second)], dim=1)
 
 
 def with_area(boxes):
@@ -117,7 +121,9 @@ def test_nms_threshold_between_two_floats():
     """An overlap equal to float32(0.3) is above the number 0.3 and must suppress, as it does in torchvision."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 3]])
     assert B.box_iou(boxes, boxes)[0, 1].item() > 0.3
-    assert torch.equal(B.nms(boxes, torch.tensor([0.9, 0.8]), 0.3), torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.3))
+    assert torch.equal(
+        B.nms(boxes, torch.tensor([0.9, 0.8]), 0.3), torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.3)
+    )
 
 
 class CountCalls(TorchDispatchMode):

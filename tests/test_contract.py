@@ -20,7 +20,9 @@ SIGNATURES = {
     "Bottleneck": "(in_ch, out_ch, stride=1, downsample=None)",
     "ResNet50": "()",
     "FPN": "(in_channels=(256, 512, 1024, 2048), out_channels=256)",
-    "AnchorGenerator": "(anchor_sizes=(32, 64, 128, 256, 512), aspect_ratios=(0.5, 1.0, 2.0), strides=(4, 8, 16, 32, 64))",
+    "AnchorGenerator": (
+        "(anchor_sizes=(32, 64, 128, 256, 512), aspect_ratios=(0.5, 1.0, 2.0), strides=(4, 8, 16, 32, 64))"
+    ),
     "RPNHead": "(in_ch=256, k=3)",
     "RegionProposalNetwork": "(head, anchor_gen, pre_nms=2000, post_nms=1000, nms_thr=0.7, min_sz=16)",
     "ROIAlign": "(out_size=7, k0=4, k_min=2, k_max=5)",

@@ -1,0 +1,179 @@
+"""Backbone and pyramid: shapes, what frozen means, checkpointing, and torchvision as the peer."""
+
+import warnings
+
+import pytest
+import torch
+import torchvision
+
+from frcnn_common import FPN, Bottleneck, ResNet50, backbone
+
+
+def loaded(**options):
+    """A small backbone that counts as loaded, so that it does not warn."""
+    model = ResNet50(width=8, **options)
+    model.load_state_dict(model.state_dict())
+    return model
+
+
+def test_shapes_at_full_width():
+    with torch.no_grad():
+        features = ResNet50().eval()(torch.rand(1, 3, 100, 75))
+    assert [tuple(c.shape) for c in features] == [
+        (1, 256, 25, 19), (1, 512, 13, 10), (1, 1024, 7, 5), (1, 2048, 4, 3),
+    ]  # fmt: skip
+
+
+def test_bottleneck_carries_the_stride_on_its_3x3():
+    block = Bottleneck(8, 4, stride=2, downsample=torch.nn.Conv2d(8, 16, 1, 2))
+    assert (block.conv1.stride, block.conv2.stride, block.conv3.stride) == ((1, 1), (2, 2), (1, 1))
+    assert block(torch.rand(1, 8, 9, 9)).shape == (1, 16, 5, 5)
+
+
+@pytest.mark.slow
+def test_same_weights_give_torchvisions_features():
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    torch.manual_seed(0)
+    peer = torchvision.models.resnet50()
+    for norm in (m for m in peer.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+    extractor = create_feature_extractor(peer.eval(), [f"layer{i}" for i in (1, 2, 3, 4)])
+    images = torch.rand(2, 3, 97, 131)
+    with torch.no_grad():
+        mine = ResNet50(weights=peer.state_dict()).eval()(images)
+        for c, expected in zip(mine, extractor(images).values(), strict=True):
+            torch.testing.assert_close(c, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.slow
+def test_imagenet_weights_load_by_name_and_from_a_file(tmp_path, monkeypatch):
+    """The published file's name and layout, put where torch keeps its downloads."""
+    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
+    state = torchvision.models.resnet50().state_dict()
+    file = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(state, file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for argument in ("IMAGENET1K_V2", file):
+        model = ResNet50(weights=argument)
+        assert torch.equal(model.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
+        assert torch.equal(model.stem[1].running_var, state["bn1.running_var"])
+
+
+@pytest.mark.parametrize(("trainable", "frozen"), [(0, 5), (1, 4), (3, 2), (5, 0)])
+def test_trainable_layers_count_from_the_end(trainable, frozen):
+    model = ResNet50(width=8, trainable_layers=trainable)
+    stages = [model.stem, model.layer1, model.layer2, model.layer3, model.layer4]
+    assert [any(p.requires_grad for p in stage.parameters()) for stage in stages] == [False] * frozen + [
+        True
+    ] * trainable
+
+
+def test_frozen_statistics_stay_fixed():
+    model = loaded(trainable_layers=1).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model(torch.rand(2, 3, 64, 64))
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"layer4"}
+
+
+def test_norm_frozen_fixes_every_norm():
+    model = loaded(norm="frozen").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".bn" in name)
+
+
+def test_frozen_random_backbone_warns_once():
+    model = ResNet50(width=8, trainable_layers=1)
+    images = torch.rand(2, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.eval()(images)  # inference is not the place to complain
+    model.train()
+    with pytest.warns(UserWarning, match="no weights were loaded"):
+        model(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(images)
+
+
+@pytest.mark.parametrize("route", ["state_dict", "outer", "copy", "nothing frozen"])
+def test_no_warning_where_weights_came_by_any_route(route):
+    model = ResNet50(width=8, trainable_layers=5 if route == "nothing frozen" else 1)
+    if route == "state_dict":
+        model.load_state_dict(model.state_dict())
+    elif route == "outer":
+        outer = torch.nn.ModuleDict({"backbone": model})
+        outer.load_state_dict(outer.state_dict())
+    elif route == "copy":
+        model.stem[0].weight.data.copy_(torch.rand_like(model.stem[0].weight))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train()(torch.rand(2, 3, 64, 64))
+
+
+@pytest.fixture
+def checkpointed(monkeypatch):
+    stages = []
+
+    def spy(stage, *args, **kwargs):
+        stages.append(stage)
+        return torch.utils.checkpoint.checkpoint(stage, *args, **kwargs)
+
+    monkeypatch.setattr(backbone, "checkpoint", spy)
+    return stages
+
+
+def test_checkpoint_only_where_activations_are_kept(checkpointed):
+    images = torch.rand(2, 3, 64, 64)
+    model = loaded(trainable_layers=1).train()
+    model(images)
+    assert checkpointed == [model.layer4]  # layer 3 is frozen: it keeps nothing
+
+    checkpointed.clear()
+    with torch.no_grad():
+        model.eval()(images)
+    loaded(trainable_layers=0).train()(images)
+    loaded(trainable_layers=5, checkpoint=False).train()(images)
+    assert checkpointed == []
+
+    everything = loaded(trainable_layers=5).train()
+    everything(images)
+    assert checkpointed == [everything.layer3, everything.layer4]
+
+
+def test_recomputation_counts_batches_once():
+    torch.manual_seed(0)
+    plain, recomputing = ResNet50(width=8, checkpoint=False), ResNet50(width=8)
+    recomputing.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    for model in (plain, recomputing):
+        model.train()(images)[-1].square().sum().backward()
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, recomputing.state_dict()[key]), key
+    for (name, p), q in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+@pytest.mark.parametrize("options", [{"trainable_layers": 6}, {"norm": "group"}])
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ResNet50(width=8, **options)
+
+
+def test_pyramid_equals_torchvision_on_odd_sizes():
+    from torchvision.ops import FeaturePyramidNetwork
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+    mine, peer = FPN((8, 16, 32, 64), 12), FeaturePyramidNetwork([8, 16, 32, 64], 12, LastLevelMaxPool())
+    for ours, theirs in ((mine.lateral, peer.inner_blocks), (mine.output, peer.layer_blocks)):
+        for conv, block in zip(ours, theirs, strict=True):
+            block[0].load_state_dict(conv.state_dict())
+    maps = tuple(torch.rand(2, c, h, w) for c, h, w in ((8, 27, 33), (16, 14, 17), (32, 7, 9), (64, 4, 5)))
+    expected = peer({str(i): c for i, c in enumerate(maps)}).values()
+    for level, theirs in zip(mine(maps), expected, strict=True):
+        torch.testing.assert_close(level, theirs)

@@ -1,0 +1,128 @@
+"""The training loop and checkpoints."""
+
+import os
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from frcnn_common.constants import DEVICE
+from frcnn_common.engine import Trainer, load_checkpoint, lr_factor, make_optimizer, save_checkpoint, seed_everything
+from frcnn_common.recipes import RECIPES
+
+RECIPE = replace(RECIPES["openmoji-tiny"], steps=40, warmup_steps=5, lr=0.05, optimizer="sgd", weight_decay=0.0)
+
+
+class Line(nn.Module):
+    """Fits one number; its loss is the squared distance from the image's."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images, targets):
+        return {"a": (self.weight - images.mean()).square().sum(), "b": (self.bias - 1).square().sum()}
+
+
+def batches(value=2.0):
+    return [(torch.full((1, 3, 2, 2), value), None)] * 3
+
+
+def test_schedule_by_hand():
+    assert [lr_factor(s, 20, 4) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+    assert lr_factor(12, 20, 4) == pytest.approx(0.5)
+    assert lr_factor(19, 20, 4) < 0.02
+
+
+def test_training_converges_and_logs_every_step():
+    model = Line().to(DEVICE)
+    history = Trainer(model, RECIPE).run(batches())
+    assert [entry["step"] for entry in history] == list(range(1, 41))
+    assert model.weight.item() == pytest.approx(2, abs=0.1) and model.bias.item() == pytest.approx(1, abs=0.1)
+    assert all(entry["loss"] == pytest.approx(entry["a"] + entry["b"]) for entry in history)
+    assert max(entry["lr"] for entry in history) == pytest.approx(RECIPE.lr)
+
+
+def test_a_run_in_two_parts_is_the_run_in_one():
+    seed_everything(0)
+    whole = Line().to(DEVICE)
+    Trainer(whole, RECIPE).run(batches())
+    seed_everything(0)
+    parts = Line().to(DEVICE)
+    trainer = Trainer(parts, RECIPE)
+    trainer.run(batches(), steps=17)
+    trainer.run(batches())
+    assert torch.equal(whole.weight, parts.weight) and torch.equal(whole.bias, parts.bias)
+
+
+def test_gradient_is_clipped():
+    model = Line().to(DEVICE)
+    trainer = Trainer(model, replace(RECIPE, grad_clip=1.0, lr=1.0, warmup_steps=1))
+    entry = trainer.train_step(*batches(1000.0)[0])
+    assert entry["grad_norm"] == pytest.approx(2000, rel=1e-3)
+    assert torch.stack([model.weight.detach().flatten(), model.bias.detach()]).norm().item() == pytest.approx(
+        1, rel=1e-3
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name():
+    with pytest.raises(FloatingPointError, match="step 0.*'a': nan"):
+        Trainer(Line().to(DEVICE), RECIPE).run(batches(float("nan")))
+
+
+def test_biases_and_norms_do_not_decay():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    decaying, others = make_optimizer(model, replace(RECIPE, weight_decay=0.1)).param_groups
+    assert [p.ndim for p in decaying["params"]] == [4] and decaying["weight_decay"] == 0.1
+    assert [p.ndim for p in others["params"]] == [1, 1, 1] and others["weight_decay"] == 0
+
+
+def test_frozen_parameters_are_left_out():
+    model = Line()
+    model.bias.requires_grad_(False)
+    groups = make_optimizer(model, RECIPE).param_groups
+    assert [p for group in groups for p in group["params"]] == [model.weight]
+
+
+def test_checkpoint_comes_back(tmp_path):
+    model = Line()
+    save_checkpoint(tmp_path / "new" / "a.pt", model, steps_trained=3, recipe="x")
+    checkpoint = load_checkpoint(tmp_path / "new" / "a.pt")
+    assert (checkpoint["steps_trained"], checkpoint["recipe"]) == (3, "x")
+    assert torch.equal(checkpoint["model_state_dict"]["weight"], model.weight)
+    assert os.listdir(tmp_path / "new") == ["a.pt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, Line(), steps_trained=1)
+
+    def torn(obj, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, Line(), steps_trained=2)
+    assert os.listdir(tmp_path) == ["a.pt"] and load_checkpoint(path)["steps_trained"] == 1
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_unreadable_files_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing.pt"):
+        load_checkpoint("missing.pt")
+    (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04 half")
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    for name in ("torn.pt", "evil.pt", "other.pt"):
+        with pytest.raises(ValueError, match=name):
+            load_checkpoint(name)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,163 @@
+"""Anchors, assignment, sampling, selection and losses of the region proposal network."""
+
+import math
+
+import pytest
+import torch
+import torchvision
+
+from frcnn_common import AnchorGenerator, RegionProposalNetwork, RPNHead, rpn
+
+
+def small_rpn(**options):
+    torch.manual_seed(0)
+    return RegionProposalNetwork(RPNHead(8), AnchorGenerator((16, 32), strides=(8, 16)), **options)
+
+
+def maps(batch=2, side=64):
+    torch.manual_seed(1)
+    return [torch.randn(batch, 8, side // stride, side // stride) for stride in (8, 16)]
+
+
+def test_anchors_by_hand():
+    anchors = AnchorGenerator((8, 16), (0.25, 1.0), (4, 8))([torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 1)], (4, 8))
+    expected = [
+        [0, -6, 4, 10], [-2, -2, 6, 6],  # cell 0, 0: ratio width / height 1/4, then 1
+        [4, -6, 8, 10], [2, -2, 10, 6],  # cell 0, 1
+        [0, -12, 8, 20], [-4, -4, 12, 12],  # the next level
+    ]  # fmt: skip
+    torch.testing.assert_close(anchors, torch.tensor(expected).float())
+
+
+def test_anchors_run_row_by_row():
+    anchors = AnchorGenerator((4,), (1.0,), (10,))([torch.zeros(1, 1, 2, 3)], (20, 30))
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centers.tolist() == [[5, 5], [15, 5], [25, 5], [5, 15], [15, 15], [25, 15]]
+
+
+def test_wrong_number_of_levels_is_refused():
+    with pytest.raises(ValueError, match="2 and 3"):
+        AnchorGenerator((8, 16), strides=(4, 8, 16))
+    with pytest.raises(ValueError, match="expected 5 feature maps, got 1"):
+        AnchorGenerator()([torch.zeros(1, 1, 1, 1)], (4, 4))
+
+
+def test_head_starts_near_nothing():
+    head = RPNHead(64, 3)
+    assert head.cls.weight.std().item() == pytest.approx(0.01, rel=0.3)
+    assert not head.cls.bias.any() and not head.box.bias.any() and not head.conv.bias.any()
+    cls_outs, box_outs = head([torch.rand(2, 64, 5, 7)])
+    assert cls_outs[0].shape == (2, 3, 5, 7) and box_outs[0].shape == (2, 12, 5, 7)
+
+
+def test_assignment_equals_torchvision():
+    from torchvision.models.detection._utils import Matcher
+
+    torch.manual_seed(0)
+    anchors = AnchorGenerator((16, 32), strides=(8, 16))(maps(), (64, 64))
+    for _ in range(20):
+        corners = torch.rand(4, 2) * 40
+        gt_boxes = torch.cat([corners, corners + 4 + torch.rand(4, 2) * 40], dim=1)
+        labels, matches = rpn.assign_anchors(anchors, gt_boxes)
+        peer = Matcher(0.7, 0.3, allow_low_quality_matches=True)(torchvision.ops.box_iou(gt_boxes, anchors))
+        assert torch.equal(labels, torch.where(peer >= 0, 1, torch.where(peer == -1, 0, -1)))
+        assert torch.equal(matches[peer >= 0], peer[peer >= 0])
+
+
+def test_unreachable_object_forces_no_anchor():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    labels, _ = rpn.assign_anchors(anchors, torch.tensor([[80.0, 80, 90, 90]]))
+    assert labels.tolist() == [0, 0]
+
+
+def test_best_anchor_is_forced_however_modest():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    labels, _ = rpn.assign_anchors(anchors, torch.tensor([[8.0, 8, 12, 12]]))
+    assert labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "drawn"), [(3, 1000, (3, 253)), (500, 1000, (128, 128)), (2, 5, (2, 5))]
+)
+def test_negatives_fill_up(positives, negatives, drawn):
+    labels = torch.tensor([1] * positives + [0] * negatives + [-1] * 50)
+    chosen = rpn.subsample(labels, 256, 0.5)
+    assert tuple(len(indices) for indices in chosen) == drawn
+    for indices, label in zip(chosen, (1, 0), strict=True):
+        assert len(indices.unique()) == len(indices) and (labels[indices] == label).all()
+
+
+def test_image_without_objects_gives_finite_loss():
+    model = small_rpn()
+    _, losses = model(maps(), (64, 64), [{"boxes": torch.empty(0, 4)}] * 2)
+    assert losses["rpn_box"].item() == 0 and losses["rpn_cls"].isfinite()
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_losses_by_hand():
+    """Two anchors, one object: both numbers follow from the definitions."""
+    model = small_rpn()
+    anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+    targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}]
+    logits, deltas = torch.tensor([[2.0, -1.0]]), torch.zeros(1, 2, 4)
+    losses = model.compute_losses(anchors, logits, deltas, targets)
+    # positives: -log sigmoid(2), negatives: -log(1 - sigmoid(-1)); the goal is tx = 0.1, below beta = 1/9
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
+    torch.testing.assert_close(losses["rpn_cls"], torch.tensor(expected))
+    torch.testing.assert_close(losses["rpn_box"], torch.tensor(0.5 * 0.1**2 * 9 / 4))
+
+
+def test_losses_are_averaged_over_images():
+    model = small_rpn()
+    anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+    targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}, {"boxes": torch.tensor([[50.0, 50, 60, 65]])}]
+    logits, deltas = torch.tensor([[2.0, -1.0], [0.3, 0.7]]), torch.rand(2, 2, 4)
+    both = model.compute_losses(anchors, logits, deltas, targets)
+    single = [model.compute_losses(anchors, logits[i : i + 1], deltas[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    for name in ("rpn_cls", "rpn_box"):
+        torch.testing.assert_close(both[name], (single[0][name] + single[1][name]) / 2)
+
+
+def test_training_needs_targets():
+    with pytest.raises(ValueError, match="needs targets"):
+        small_rpn()(maps(), (64, 64))
+
+
+def test_evaluation_gives_no_losses():
+    proposals, losses = small_rpn().eval()(maps(), (64, 64))
+    assert losses == {} and len(proposals) == 2
+
+
+def test_best_are_chosen_level_by_level():
+    """With every score of the first level above those of the second, one top-k over all would never see the second."""
+    model = small_rpn(pre_nms=5, post_nms=100, nms_thr=1.0, min_sz=0).eval()
+    anchors = model.anchor_gen(maps(), (64, 64))
+    logits = torch.cat([torch.linspace(2, 1, 192), torch.linspace(0, -1, 48)])[None]
+    proposals = model.filter_proposals(anchors, logits, torch.zeros(1, 240, 4), [192, 48], [(64, 64)])
+    assert len(proposals[0]) == 10
+
+
+def test_suppression_stays_within_a_level():
+    model = small_rpn(min_sz=0).eval()
+    same = torch.tensor([[10.0, 10, 30, 30]]).repeat(4, 1)
+    logits = torch.tensor([[4.0, 3, 2, 1]])
+    proposals = model.filter_proposals(same, logits, torch.zeros(1, 4, 4), [2, 2], [(64, 64)])
+    assert len(proposals[0]) == 2
+
+
+def test_proposals_are_clipped_to_the_unpadded_image_and_large_enough():
+    model = small_rpn(min_sz=9).eval()
+    proposals, _ = model(maps(), (64, 64), image_sizes=[(64, 64), (40, 24)])
+    assert proposals[1][:, [0, 2]].max() <= 24 and proposals[1][:, [1, 3]].max() <= 40
+    for boxes in proposals:
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= 9
+
+
+def test_proposals_come_by_falling_score_and_detached():
+    model = small_rpn(post_nms=7, min_sz=0)
+    features = maps()
+    proposals, _ = model(features, (64, 64), [{"boxes": torch.tensor([[1.0, 1, 30, 30]])}] * 2)
+    assert [len(p) for p in proposals] == [7, 7] and not any(p.requires_grad for p in proposals)
+    more, _ = small_rpn(post_nms=20, min_sz=0).eval()(features, (64, 64))
+    assert torch.equal(proposals[0], more[0][:7])
