@@ -27,10 +27,10 @@ GLYPHS = {
     "frisbee": "🥏", "skis": "🎿", "sports ball": "⚽⚾🏀🏈🏉🏐🎾🥎", "kite": "🪁", "skateboard": "🛹",
     "tennis racket": "🏸", "bottle": "🍾🍼🧴\ue0cb", "wine glass": "🍷🍸", "cup": "🍵☕🥤🍺🥛🧋🥃", "fork": "🍴",
     "knife": "🔪", "spoon": "🥄", "bowl": "🥣🍜🥗🍚🍲🍝", "banana": "🍌", "apple": "🍎🍏", "sandwich": "🥪🍔",
-    "orange": "🍊\ue0c0", "broccoli": "🥦", "carrot": "🥕", "hot dog": "🌭", "pizza": "🍕", "donut": "🍩", "cake": "🎂🍰🧁",
-    "chair": "🪑💺", "couch": "🛋", "potted plant": "🪴", "bed": "🛏", "toilet": "🚽", "tv": "📺🖥", "laptop": "💻",
-    "mouse": "🖱🖲", "keyboard": "⌨", "cell phone": "📱📴", "book": "📕📖📗📘📙📚📔📒📓", "clock": "🕰🕐🕓🕗🕚🕥⏰⏲",
-    "vase": "🏺⚱", "scissors": "✂", "teddy bear": "🧸", "toothbrush": "🪥",
+    "orange": "🍊\ue0c0", "broccoli": "🥦", "carrot": "🥕", "hot dog": "🌭", "pizza": "🍕", "donut": "🍩",
+    "cake": "🎂🍰🧁", "chair": "🪑💺", "couch": "🛋", "potted plant": "🪴", "bed": "🛏", "toilet": "🚽", "tv": "📺🖥",
+    "laptop": "💻", "mouse": "🖱🖲", "keyboard": "⌨", "cell phone": "📱📴", "book": "📕📖📗📘📙📚📔📒📓",
+    "clock": "🕰🕐🕓🕗🕚🕥⏰⏲", "vase": "🏺⚱", "scissors": "✂", "teddy bear": "🧸", "toothbrush": "🪥",
 }  # fmt: skip
 CATEGORIES = tuple(name for name in COCO_NAMES if name in GLYPHS)
 WITHOUT_GLYPH = tuple(name for name in COCO_NAMES[1:] if name not in GLYPHS)
@@ -88,9 +88,10 @@ def ink(sprite):
     Returns
     -------
     numpy.ndarray
-        bool ``[H, W]``: more than a third opaque.
+        bool ``[H, W]``: more than a quarter as opaque as the most opaque pixel.
     """
-    return np.asarray(sprite.getchannel(3)) > 85
+    alpha = np.asarray(sprite.getchannel(3))
+    return alpha > alpha.max() / 4
 
 
 def tight_box(mask):
@@ -149,7 +150,7 @@ def make_sprite(rng, char, longest):
     sprite = _scaled(sprite.crop(tight_box(ink(sprite))), longest)  # turning it has changed its longest side
     if rng.random() < 0.5:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _recolor(rng, sprite.convert("RGBA"))
+    return _recolor(rng, sprite.crop(tight_box(ink(sprite))).convert("RGBA"))
 
 # %% ../nbs/api/02_drawing.ipynb #0d11b601
 def _value_noise(rng, width, height, octaves):

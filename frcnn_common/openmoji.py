@@ -195,7 +195,7 @@ def compose_scene(index, split="train", *, seed=0, categories=None, longest=320)
     width, height = round(width * longest / 640), round(height * longest / 640)
     canvas = _Canvas(draw_background(rng, width, height))
     names = _deal(rng, seed, split, index, categories) + [None] * (rng.random() < 0.65) * rng.integers(1, 4)
-    smallest, largest = 0.06 * max(width, height) + 2, 0.60 * max(width, height) - 1  # a sprite may be a bit off
+    smallest, largest = 0.06 * max(width, height) + 1.5, 0.60 * max(width, height) - 0.5  # pixels round
     sides = np.array([math.exp(rng.uniform(math.log(smallest), math.log(largest))) for _ in names])
     placed = [None]
     for k in np.argsort(-sides * rng.uniform(0.5, 2, len(names))):  # what is larger is rather behind
@@ -255,8 +255,8 @@ def _features():
         "bbox": List(List(Value("float64"), length=4)),
         "area": List(Value("int64")),
     }
-    numbers = {name: Value("int64") for name in ("image_id", "width", "height")}
-    return Features({**numbers, "image": Image(), "objects": objects})
+    number = Value("int64")
+    return Features({"image_id": number, "image": Image(), "width": number, "height": number, "objects": objects})
 
 
 def _numbers(split, shards, num_shards):
@@ -294,4 +294,4 @@ def scene_stream(split="train", *, seed=0, categories=None, longest=320, num_sha
         gen_kwargs={"split": split, "shards": list(range(num_shards)), "num_shards": num_shards},
     )
     choices = {"split": split, "seed": seed, "categories": _in_order(categories), "longest": longest}
-    return numbers.map(draw_scene, input_columns="image_id", fn_kwargs=choices, features=_features())
+    return numbers.map(draw_scene, input_columns="image_id", fn_kwargs=choices).cast(_features())
