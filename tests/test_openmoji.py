@@ -150,9 +150,9 @@ def test_boxes_areas_and_visibility_are_what_a_painter_sees(monkeypatch):
             drawn[k] = mask.sum()
         picture = painted[400:-400, 400:-400]
         seen = {}
-        for k in drawn:
+        for k, pixels in drawn.items():
             ys, xs = np.nonzero(picture == k)
-            seen[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, len(xs)] = len(xs) / drawn[k]
+            seen[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, len(xs)] = len(xs) / pixels
         for box, area, visible in zip(scene.boxes, scene.areas, scene.visible, strict=True):
             assert seen[(*box, area)] == pytest.approx(visible)
 
@@ -297,11 +297,10 @@ def test_train_goes_on_and_repeats_nothing(undrawn, workers):
 def test_the_stream_hands_over_pictures_or_their_bytes():
     from datasets import Image as ImageFeature
 
-    row = next(iter(scene_stream("val", categories=DOZEN, longest=200)))
+    stream = scene_stream("val", categories=DOZEN, longest=200)
+    row = next(iter(stream))
     assert row["image"].size == (row["width"], row["height"]) and max(row["image"].size) <= 200
-    raw = next(
-        iter(scene_stream("val", categories=DOZEN, longest=200).cast_column("image", ImageFeature(decode=False)))
-    )
+    raw = next(iter(stream.cast_column("image", ImageFeature(decode=False))))
     assert raw == draw_scene(0, "val", categories=DOZEN, longest=200)
 
 
