@@ -1,0 +1,44 @@
+"""Sphinx extension: the repository's address from `settings.ini`, where it stands once, and no other host's scripts.
+
+Pages of text write the address as `{{ repo }}` (its name), `{{ repo_url }}` and `{{ site_url }}`, in code blocks too.
+"""
+
+import configparser
+from pathlib import Path
+
+NAMES = ("repo", "repo_url", "site_url")
+
+
+def set_addresses(app, config):
+    """Give the theme, its buttons and the pages the address."""
+    parser = configparser.ConfigParser()
+    parser.read(Path(app.srcdir) / "settings.ini", encoding="utf-8")
+    project = parser["DEFAULT"]
+    site = project["doc_host"] + project["doc_baseurl"]
+    config.html_baseurl = f"{site}/"
+    config.html_context |= {"repo": project["repo"], "repo_url": project["git_url"], "site_url": site}
+    config.html_theme_options |= {
+        "repository_url": project["git_url"],
+        "repository_branch": project["branch"],
+        "use_edit_page_button": True,
+        "use_repository_button": True,
+        "use_issues_button": True,
+    }
+
+
+def fill_in(app, docname, source):
+    for name in NAMES:
+        source[0] = source[0].replace(f"{{{{ {name} }}}}", app.config.html_context[name])
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """Leave out thebe, which Jupyter Book always adds: it would load its script from another host."""
+    files = context["script_files"]
+    context["script_files"] = [file for file in files if "thebe" not in f"{file}{getattr(file, 'attributes', '')}"]
+
+
+def setup(app):
+    app.connect("config-inited", set_addresses)
+    app.connect("source-read", fill_in)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
