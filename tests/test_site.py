@@ -74,6 +74,11 @@ def is_local(url):
     return not urlsplit(url).scheme and not urlsplit(url).netloc
 
 
+def test_every_notebook_is_a_page():
+    notebooks = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("nbs/*/[0-9]*.ipynb")]
+    assert sorted(notebooks) == sorted(name for name in toc_pages() if name.startswith("nbs/"))
+
+
 def test_every_page_has_one_title_and_no_error(pages):
     for name in toc_pages():
         html = pages[name].html
@@ -131,8 +136,9 @@ def test_buttons_lead_to_the_repository(pages, address):
 
 
 def test_the_address_stands_once(address):
-    tracked = [*ROOT.glob("*.yml"), *ROOT.glob("*.toml"), *ROOT.glob("book/**/*.*"), *ROOT.glob("nbs/**/*.ipynb")]
-    assert not [path for path in tracked if path.is_file() and address.encode() in path.read_bytes()]
+    patterns = ["*.*", "Makefile", ".github/**/*.yml", "book/**/*.*", "nbs/**/*.ipynb", "frcnn_common/*.py", "t*s/*.py"]
+    files = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
+    assert not [path for path in files if address.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("target", TARGETS)
