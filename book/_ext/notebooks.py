@@ -36,7 +36,8 @@ def on_source_read(app, docname, source):
     """Turn a page, as it is written, into the one to show."""
     if app.env.doc2path(docname).endswith(".ipynb"):
         notebook = json.loads(source[0])
-        fingerprint = code_cell("fingerprint", note_digest(app, docname), ["remove-cell"])
+        fingerprint = {"cell_type": "code", "id": "fingerprint", "source": note_digest(app, docname)}
+        fingerprint |= {"metadata": {"tags": ["remove-cell"]}, "execution_count": None, "outputs": []}
         notebook["cells"] = [fingerprint, *shown_cells(notebook["cells"])]
         source[0] = json.dumps(notebook)
     else:
@@ -62,15 +63,10 @@ def shown_cells(cells):
             text = "```{eval-rst}\n" + "\n\n".join(entries) + "\n```"
             yield {"cell_type": "markdown", "id": f"documentation-{number}", "metadata": {}, "source": text}
         tags = cell["metadata"].get("tags", []) + ["remove-cell"] * bool(HIDE.search(source))
-        shown = code_cell(cell.get("id", f"cell-{number}"), DIRECTIVE.sub("", source), tags)
+        shown = cell | {"source": DIRECTIVE.sub("", source), "metadata": {"tags": tags}}
         if figure := dict(FIGURE.findall(source)):
             shown["metadata"]["mystnb"] = {"figure": {"name": figure["label"], "caption": figure["fig-cap"]}}
         yield shown
-
-
-def code_cell(cell_id, source, tags):
-    cell = {"cell_type": "code", "id": cell_id, "metadata": {"tags": tags}, "source": source}
-    return cell | {"execution_count": None, "outputs": []}
 
 
 def documentation(module, source):
