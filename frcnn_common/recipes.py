@@ -38,6 +38,8 @@ class Recipe:
         Keyword arguments of `FasterRCNN`.
     roi_batch : int
         Regions of an image that the box head is trained on (`FasterRCNN.ROI_BATCH`).
+    roi_pos_frac : float
+        Largest share of positives among them (`FasterRCNN.ROI_POS_FRAC`).
     optimizer : str
         `"adamw"` or `"sgd"` (with momentum 0.9).
     lr, weight_decay : float
@@ -65,6 +67,7 @@ class Recipe:
     num_workers: int
     model_options: dict
     roi_batch: int
+    roi_pos_frac: float
     optimizer: str
     lr: float
     weight_decay: float
@@ -102,7 +105,7 @@ class Recipe:
     def model(self) -> FasterRCNN:
         """A new detector on `DEVICE`."""
         model = FasterRCNN(**self.model_options).to(DEVICE)
-        model.ROI_BATCH = self.roi_batch
+        model.ROI_BATCH, model.ROI_POS_FRAC = self.roi_batch, self.roi_pos_frac
         return model
 
 # %% ../nbs/api/08_recipes.ipynb #02dd2e47
@@ -113,8 +116,8 @@ RECIPES = {
             name="openmoji-tiny",
             source="openmoji",
             img_size=192,
-            batch_size=8,
-            num_workers=0,
+            batch_size=4,
+            num_workers=1,
             model_options={
                 "width": 16,
                 "fpn_channels": 64,
@@ -127,16 +130,17 @@ RECIPES = {
                 "checkpoint": False,
                 "box_weights": (10.0, 10.0, 5.0, 5.0),
             },
-            roi_batch=128,
+            roi_batch=64,
+            roi_pos_frac=0.5,
             optimizer="adamw",
-            lr=2e-3,
+            lr=1.5e-3,
             weight_decay=0.05,
-            warmup_steps=50,
+            warmup_steps=80,
             grad_clip=5.0,
             amp_dtype=None,
             steps=20_000,
-            live_steps=700,
-            eval_samples=200,
+            live_steps=1_150,
+            eval_samples=500,
             live_categories=openmoji.DOZEN,
             bars={"AP50": 0.30},
         ),
@@ -148,6 +152,7 @@ RECIPES = {
             num_workers=8,
             model_options={"backbone_weights": "IMAGENET1K_V2", "trainable_layers": 3, "norm": "frozen"},
             roi_batch=512,
+            roi_pos_frac=0.25,
             optimizer="sgd",
             lr=0.02,
             weight_decay=1e-4,

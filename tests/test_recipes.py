@@ -36,7 +36,7 @@ def test_default_recipe_trains_and_detects():
     model = recipe.model()
     assert model.train()(images.to(model.rpn.head.cls.weight.device), targets)["roi_cls"].isfinite()
     size = model.rpn.anchor_gen.anchor_sizes
-    assert min(size) < 0.06 * recipe.img_size and max(size) > 0.5 * recipe.img_size
+    assert min(size) <= recipe.img_size / 16 and max(size) > 0.5 * recipe.img_size
 
 
 def test_hub_recipe_asks_the_hub(monkeypatch):
