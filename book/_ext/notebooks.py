@@ -82,15 +82,15 @@ def documentation(module, source):
         elif isinstance(node, ast.ClassDef):
             entries.append(f".. autoclass:: {module}.{name}\n   :members:")
         elif name.isupper():
-            value = ast.unparse(node.value)
-            shown = f"\n   :value: {value}" if len(value) <= 70 else ""
-            entries.append(f".. py:data:: {module}.{name}{shown}")
+            entries.append(f".. py:data:: {name}\n   :module: {module}")
     return entries
 
 
-def shorten_torch_names(app, what, name, obj, options, signature, returns):
-    """Write the documented `torch.nn.Module` for `torch.nn.modules.module.Module`, where the class is defined."""
-    return tuple(text and TORCH_PATH.sub(r"torch.\1.", text) for text in (signature, returns))
+def mend_signature(app, what, name, obj, options, signature, returns):
+    """Write the documented `torch.nn.Module` for `torch.nn.modules.module.Module`, and Python for `<factory>`."""
+    return tuple(
+        text and TORCH_PATH.sub(r"torch.\1.", text).replace("<factory>", "...") for text in (signature, returns)
+    )
 
 
 # --- When a page is executed ------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def add_execution_note(app, doctree, docname):
 
 def setup(app):
     app.connect("source-read", on_source_read)
-    app.connect("autodoc-process-signature", shorten_torch_names)
+    app.connect("autodoc-process-signature", mend_signature)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-resolved", add_execution_note)
     app.connect("build-finished", forget_after_warnings)
