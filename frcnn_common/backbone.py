@@ -95,8 +95,8 @@ class ResNet50(nn.Module):
         self.layer2 = _make_stage(width * 4, width * 2, blocks=4, stride=2)
         self.layer3 = _make_stage(width * 8, width * 4, blocks=6, stride=2)
         self.layer4 = _make_stage(width * 16, width * 8, blocks=3, stride=2)
-        self._initialize()
         self._freeze(trainable_layers, norm)
+        self._initialize()
         if weights is not None:
             self.load_imagenet(weights)
 
@@ -130,6 +130,8 @@ class ResNet50(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck) and module.bn3.weight.requires_grad:
+                nn.init.zeros_(module.bn3.weight)
         self._untouched = self.stem[0].weight.detach().clone()
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_untouched", None))
 

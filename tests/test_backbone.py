@@ -177,3 +177,11 @@ def test_pyramid_equals_torchvision_on_odd_sizes():
     expected = peer({str(i): c for i, c in enumerate(maps)}).values()
     for level, theirs in zip(mine(maps), expected, strict=True):
         torch.testing.assert_close(level, theirs)
+
+
+def test_a_trained_block_starts_as_its_shortcut():
+    block = ResNet50(width=8).layer1[1]
+    x = torch.rand(1, 32, 5, 5)
+    torch.testing.assert_close(block(x), x)
+    frozen = ResNet50(width=8, trainable_layers=1)
+    assert frozen.layer1[1].bn3.weight.all() and not frozen.layer4[1].bn3.weight.any()
