@@ -142,7 +142,14 @@ RECIPES = {
             live_steps=1_000,
             eval_samples=500,
             live_categories=openmoji.DOZEN,
-            bars={"AP50": 0.30},
+            bars={
+                "overfit_loss": 0.5,
+                "overfit_AP50": 0.9,
+                "live_loss": 2.0,
+                "rpn_recall100": 0.35,
+                "recall100": 0.70,
+                "AP50": 0.30,
+            },
         ),
         Recipe(
             name="coco-r50",
@@ -162,7 +169,14 @@ RECIPES = {
             steps=90_000,
             live_steps=2_000,
             eval_samples=500,
-            bars={"AP50": 0.02},
+            bars={
+                "overfit_loss": 1.5,
+                "overfit_AP50": 0.5,
+                "live_loss": 2.5,
+                "rpn_recall100": 0.25,
+                "recall100": 0.40,
+                "AP50": 0.02,
+            },
         ),
     )
 }
