@@ -22,7 +22,11 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $@
 
 book: html  ## build the site from executed notebooks into _build/html, and test it
+	@$(MAKE) --no-print-directory _build/.tested
+
+_build/.tested: _build/html/searchindex.js tests/test_site.py
 	$(BIN)/pytest tests/test_site.py
+	@touch $@
 
 html: $(STAMP)
 	$(BIN)/python tools/single_file.py

@@ -219,7 +219,7 @@ rows = [draw_scene(i, split, seed=seed) for i in (0, 3, 499) for split in ("trai
 rows += [draw_scene(1, categories=DOZEN), draw_scene(2, longest=200)]
 print(hashlib.sha256(repr(rows).encode()).hexdigest()[:16])
 """
-STORED = {("13.0.0", "x86_64"): "147ce66e61250649"}
+STORED = {("13.0.0", "x86_64"): "a2f9395caa5f1416"}
 
 
 def digest(before=""):

@@ -121,7 +121,8 @@ def joined():
 def main(target=ROOT / "_build" / "frcnn_common.py"):
     text = joined()
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    Path(target).write_text(text, encoding="utf-8")
+    if not Path(target).exists() or Path(target).read_text(encoding="utf-8") != text:  # a new date would rebuild pages
+        Path(target).write_text(text, encoding="utf-8")
     subprocess.run([RUFF, "check", "--isolated", "--quiet", "--select=I", "--fix", target], check=True)
 
 
