@@ -119,11 +119,12 @@ def joined():
 
 
 def main(target=ROOT / "_build" / "frcnn_common.py"):
-    text = joined()
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    if not Path(target).exists() or Path(target).read_text(encoding="utf-8") != text:  # a new date would rebuild pages
-        Path(target).write_text(text, encoding="utf-8")
-    subprocess.run([RUFF, "check", "--isolated", "--quiet", "--select=I", "--fix", target], check=True)
+    sort = [RUFF, "check", "--isolated", "--quiet", "--select=I", "--fix", "-"]
+    text = subprocess.run(sort, input=joined(), stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True).stdout
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists() or target.read_text(encoding="utf-8") != text:  # a new date alone would rebuild pages
+        target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
