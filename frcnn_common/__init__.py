@@ -9,23 +9,38 @@ __version__ = "0.1.0"
 
 from .backbone import FPN, Bottleneck, ResNet50
 from .boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
-from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE, NUM_CLASSES
+from .constants import (
+    COCO_IDS,
+    COCO_NAMES,
+    COURSE,
+    DEVICE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    IMG_SIZE,
+    NUM_CLASSES,
+    TORCHVISION,
+    Conventions,
+)
 from .data import COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
 from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 
 __all__ = [
+    "COCO_IDS",
     "COCO_NAMES",
+    "COURSE",
     "DEVICE",
     "FPN",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "IMG_SIZE",
     "NUM_CLASSES",
+    "TORCHVISION",
     "AnchorGenerator",
     "Bottleneck",
     "COCOStreamDataset",
+    "Conventions",
     "FastRCNNPredictor",
     "FasterRCNN",
     "ROIAlign",
