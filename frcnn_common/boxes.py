@@ -43,17 +43,18 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     Tensor
         `[N, M]` values in 0…1; 0 where the union is empty.
     """
-    inter, union = _inter_union(boxes_a, boxes_b)
-    return torch.where(union > 0, inter / union, torch.zeros_like(union))
+    inter, union = _inter_union(boxes_a[:, :, None].unbind(1), boxes_b.T.contiguous())
+    return torch.where(union > 0, inter / union, 0)
 
 
-def _inter_union(boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor]:
-    ax1, ay1, ax2, ay2 = boxes_a[:, :, None].unbind(1)  # [N, 1] each
-    bx1, by1, bx2, by2 = boxes_b.unbind(1)  # [M] each
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)  # [N, M]
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
-    inter = width * height
-    return inter, box_area(boxes_a)[:, None] + box_area(boxes_b) - inter
+def _inter_union(a, b) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and union; `a` and `b` are the columns `x1, y1, x2, y2` of boxes, and broadcast."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
+    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
+    inter = width.mul_(height)
+    areas = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)
+    return inter, areas.sub_(inter)
 
 # %% ../nbs/api/01_boxes.ipynb #56daef55
 def encode_boxes(proposals: Tensor, gt_boxes: Tensor, *, weights=(1.0, 1.0, 1.0, 1.0)) -> Tensor:
@@ -130,7 +131,8 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
 
 # %% ../nbs/api/01_boxes.ipynb #50680e30
-_BLOCK = 256
+_BLOCK = 64  # boxes that are settled at a time, while boxes crowd
+_PAIRS = 1 << 20  # candidate pairs that are in memory at a time
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_thr: float) -> Tensor:
@@ -145,7 +147,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_thr: float) -
     groups : Tensor
         `[N]` integers: the class, level or image of each box.
     iou_thr : float
-        A box is dropped if a kept box of its group with a higher score overlaps it by more than this.
+        A box is dropped if a kept box of its group with a higher score overlaps it by more than this; 0…1.
 
     Returns
     -------
@@ -155,40 +157,83 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_thr: float) -
     Raises
     ------
     ValueError
-        If the shapes are not `[N, 4]`, `[N]` and `[N]`.
+        If the shapes are not `[N, 4]`, `[N]` and `[N]`, or the threshold is not in 0…1.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not scores.shape == groups.shape == boxes.shape[:1]:
         shapes = [list(t.shape) for t in (boxes, scores, groups)]
         raise ValueError("NMS wants boxes [N, 4], scores [N] and groups [N], got {}, {} and {}".format(*shapes))
+    if not 0 <= iou_thr <= 1:
+        raise ValueError(f"NMS wants a threshold in 0…1, got {iou_thr}")
     threshold = _round_down(iou_thr, boxes.dtype)
-    by_score = scores.argsort(descending=True, stable=True)
-    queue = by_score[groups[by_score].argsort(stable=True)]  # by group, within it by falling score
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    while queue.numel():
-        block, queue = queue[:_BLOCK], queue[_BLOCK:]
-        last = groups[block[-1]]
-        block = block[_keep_in_block(boxes[block], groups[block], threshold)]
-        kept[block] = True
-        behind = queue[: (groups[queue] == last).sum()]
-        suppressed = _overlaps(boxes[block[groups[block] == last]], boxes[behind], threshold).any(dim=0)
-        queue = torch.cat([behind[~suppressed], queue[len(behind) :]])
-    return by_score[kept[by_score]]
+    queue = scores.argsort(descending=True, stable=True)
+    boxes, groups, kept = boxes[queue], groups[queue], []
+    crowded = len(queue) > 4 * _BLOCK
+    while crowded:
+        best, suppressed = _settle_best(boxes, groups, threshold)
+        rest = (~suppressed).nonzero()[:, 0] + _BLOCK
+        crowded = len(rest) > 4 * _BLOCK and len(rest) < 0.8 * len(suppressed)
+        kept.append(queue[best])
+        boxes, groups, queue = boxes[rest], groups[rest], queue[rest]
+    pairs = _near_pairs(boxes, groups, threshold)
+    return torch.cat([*kept, queue[_solve(*pairs, len(queue))]])
 
 
-def _keep_in_block(boxes: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    suppresses = _overlaps(boxes, boxes, threshold) & (groups[:, None] == groups)
-    suppresses = suppresses.triu(1).float()  # [B, B], row suppresses column
-    keep = torch.ones(len(boxes), device=boxes.device)
+def _settle_best(boxes, groups, threshold):
+    """Which of the first `_BLOCK` boxes are kept, and a mask of the boxes behind them that these suppress."""
+    block, lanes = boxes[:_BLOCK], groups[:_BLOCK]
+    best = _solve(*_overlaps(block, lanes, block, lanes, threshold).triu(1).nonzero().unbind(1), _BLOCK)
+    best = best.nonzero()[:, 0]
+    return best, _overlaps(block[best], lanes[best], boxes[_BLOCK:], groups[_BLOCK:], threshold).any(dim=0)
+
+
+def _overlaps(boxes_a, groups_a, boxes_b, groups_b, threshold):
+    inter, union = _inter_union(boxes_a[:, :, None].unbind(1), boxes_b.T.contiguous())
+    return (inter.div_(union) > threshold).logical_and_(groups_a[:, None] == groups_b)  # 0 / 0 is NaN: above nothing
+
+
+def _solve(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Mask of the boxes kept, of `count` by falling score, where box `first[p]` suppresses `second[p]` if it is kept."""
+    keep = torch.ones(count, dtype=torch.bool, device=first.device)
     while True:
-        settled = (keep @ suppresses == 0).float()
+        settled = torch.ones_like(keep).index_fill_(0, second[keep[first]], False)
         if torch.equal(settled, keep):
-            return keep.bool()
+            return keep
         keep = settled
 
 
-def _overlaps(boxes_a: Tensor, boxes_b: Tensor, threshold: float) -> Tensor:
-    inter, union = _inter_union(boxes_a, boxes_b)
-    return inter / union > threshold  # 0 / 0 is NaN, and NaN is not above anything
+def _near_pairs(boxes, groups, threshold):
+    """All pairs `i < j` of boxes of one group that overlap by more than the threshold, as two lists of indices."""
+    if not len(boxes):
+        return torch.empty(2, 0, dtype=torch.int64, device=boxes.device)
+    by_left, runs = _runs(boxes, groups, threshold)
+    boxes, reach = boxes[by_left], _reach(boxes[by_left, 3] - boxes[by_left, 1], threshold)
+    top, pairs = boxes[:, 1].contiguous(), [by_left.new_empty(2, 0)]
+    chunks = torch.unique_consecutive(runs.cumsum(0) // _PAIRS, return_counts=True)[1]
+    for chunk in torch.arange(len(runs), device=runs.device).split(chunks.tolist()):
+        run = runs[chunk]
+        first = chunk.repeat_interleave(run)
+        place = torch.arange(len(first), device=run.device) - (run.cumsum(0) - run).repeat_interleave(run)
+        second = first + 1 + place
+        down = top[second] - top[first]
+        near = ((down <= reach[first]) & (-down <= reach[second])).nonzero()[:, 0]
+        first, second = first[near], second[near]
+        inter, union = _inter_union(boxes[first].unbind(1), boxes[second].unbind(1))
+        pairs.append(by_left[torch.stack([first, second])[:, inter / union > threshold]])
+    return torch.cat(pairs, dim=1).sort(dim=0).values
+
+
+def _runs(boxes, groups, threshold):
+    """An order of the boxes by lane and left edge, and in it how many boxes behind each are near enough to overlap it."""
+    left, width = boxes[:, 0].double(), boxes[:, 2].double() - boxes[:, 0].double()
+    lane = left.max() - left.min() + width.max()
+    left = left - left.min() + lane * torch.unique(groups, return_inverse=True)[1]
+    left, by_left = left.sort()
+    end = torch.searchsorted(left, left + _reach(width[by_left], threshold) + 1e-15 * left.abs().max(), right=True)
+    return by_left, (end - torch.arange(1, len(end) + 1, device=end.device)).clamp_(min=0)
+
+
+def _reach(side, threshold):
+    return (1 - threshold + 1e-5) * side  # a little too far, so that no rounding loses a pair
 
 
 def _round_down(value: float, dtype: torch.dtype) -> float:
