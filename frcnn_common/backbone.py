@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .weights import load_weights, resnet50_from_torchvision
+
 # %% ../nbs/api/06_backbone.ipynb #f4322f92
 class Bottleneck(nn.Module):
     """Bottleneck residual block with the stride on the 3×3 convolution ("ResNet v1.5").
@@ -64,9 +66,9 @@ class ResNet50(nn.Module):
         `"live"`, or `"frozen"` to fix the statistics and the affine weights of every batch norm.
     checkpoint : bool
         Recompute layers 3 and 4 in the backward pass instead of keeping their activations.
-    weights : str or dict, optional
-        `"IMAGENET1K_V1"` or `"IMAGENET1K_V2"` (downloaded to torch's cache), the path of a file that holds a state
-        dict of torchvision's `resnet50`, or that state dict itself.
+    weights : str, Path or dict, optional
+        Weights of torchvision's `resnet50`: `"IMAGENET1K_V1"` or `"IMAGENET1K_V2"` (downloaded to torch's cache), the
+        path of a file, or a state dict; see `load_weights`.
 
     Raises
     ------
@@ -119,12 +121,7 @@ class ResNet50(nn.Module):
 
     def load_imagenet(self, weights) -> None:
         """Load weights of torchvision's `resnet50`; the argument is that of the constructor."""
-        state = {}
-        for name, value in _imagenet_state(weights).items():
-            module, parameter = name.split(".", 1)
-            if module != "fc":
-                state[f"{_STEM_NAMES.get(module, module)}.{parameter}"] = value
-        self.load_state_dict(state)
+        self.load_state_dict(resnet50_from_torchvision(load_weights(weights)))
 
     def _initialize(self):
         for module in self.modules():
@@ -162,9 +159,6 @@ class ResNet50(nn.Module):
         self._untouched = None
 
 
-_STEM_NAMES = {"conv1": "stem.0", "bn1": "stem.1"}  # torchvision's name: ours
-
-
 def _make_stage(in_ch, out_ch, blocks, stride):
     widened = out_ch * Bottleneck.expansion
     shortcut = nn.Sequential(nn.Conv2d(in_ch, widened, 1, stride, bias=False), nn.BatchNorm2d(widened))
@@ -184,16 +178,6 @@ def _fixed_statistics(stage):
     finally:
         for norm, name, buffer in originals:
             setattr(norm, name, buffer)
-
-
-def _imagenet_state(weights):
-    if isinstance(weights, dict):
-        return weights
-    if weights in ("IMAGENET1K_V1", "IMAGENET1K_V2"):
-        from torchvision.models import ResNet50_Weights
-
-        return ResNet50_Weights[weights].get_state_dict(progress=True, check_hash=True)
-    return torch.load(weights, map_location="cpu", weights_only=True)
 
 # %% ../nbs/api/06_backbone.ipynb #f159fcd0
 class FPN(nn.Module):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from .backbone import FPN, ResNet50
 from .boxes import batched_nms, clip_boxes, decode_boxes, encode_boxes
-from .constants import COURSE
+from .constants import COURSE, TORCHVISION
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
 from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead, box_loss, full_precision
+from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
 
 # %% ../nbs/api/09_detector.ipynb #ee71bb4a
 class FasterRCNN(nn.Module):
@@ -87,6 +88,64 @@ class FasterRCNN(nn.Module):
         self.box_head = TwoMLPHead(fpn_channels * self.roi_align.out_size**2, fc_dim)
         self.predictor = FastRCNNPredictor(fc_dim, num_classes)
         self.box_weights = conventions.box_weights if box_weights is None else box_weights
+
+    @classmethod
+    def from_torchvision(cls, weights, *, bn_eps=None, **options):
+        """A model that computes what torchvision's `fasterrcnn_resnet50_fpn` computes with these weights.
+
+        Parameters
+        ----------
+        weights : str, Path or dict
+            `"COCO_V1"` (downloaded to torch's cache), a file, or a state dict; see `load_weights`. 91 class rows become
+            the 81 of COCO, any other number is kept.
+        bn_eps : float, optional
+            The epsilon that the weights want in batch norm: 0.0 for `"COCO_V1"`, where it is known by the name or the
+            file, and for what was fine-tuned from it; 1e-5 for any other model of torchvision.
+        **options
+            Other parameters of `FasterRCNN`, such as `trainable_layers`.
+
+        Returns
+        -------
+        FasterRCNN
+            In training mode, with the conventions `TORCHVISION`.
+
+        Raises
+        ------
+        ValueError
+            If `bn_eps` is needed and not given, or if the weights are of another model.
+        FileNotFoundError, ConnectionError
+            As in `load_weights`.
+        """
+        state = load_weights(weights)
+        state = detector_from_torchvision(state, known_bn_eps(weights) if bn_eps is None else bn_eps)
+        model = cls(len(state["predictor.cls.bias"]), conventions=TORCHVISION, **options)
+        model.load_state_dict(state)
+        return model
+
+    def to_torchvision(self, num_classes=None):
+        """Weights with which torchvision's `fasterrcnn_resnet50_fpn` computes what this model computes.
+
+        Parameters
+        ----------
+        num_classes : int, optional
+            Class rows: as many as this model has, or 91 if it has the 81 of COCO, which is then the default.
+
+        Returns
+        -------
+        dict
+            A state dict for torchvision's model with the batch norm's epsilon that it has by default, 1e-5.
+
+        Raises
+        ------
+        ValueError
+            If this model has other conventions than torchvision's, or cannot have so many class rows.
+        """
+        if self.conventions != TORCHVISION:
+            raise ValueError(
+                "these weights expect other anchors and box deltas than torchvision's, and would find nothing there; "
+                "only a model with conventions=TORCHVISION can be converted"
+            )
+        return detector_to_torchvision(self.state_dict(), num_classes)
 
     def forward(self, images, targets=None, *, image_sizes=None):
         """Losses in training, detections in evaluation.
