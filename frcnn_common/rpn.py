@@ -103,7 +103,7 @@ class RPNHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps `[B, C, H_l, W_l]` → logits `[B, k, H_l, W_l]` and deltas `[B, 4k, H_l, W_l]`, a list each."""
-        hidden = [F.relu(self.conv(feature)) for feature in features]
+        hidden = [F.relu(self.conv(feature), inplace=True) for feature in features]
         return [self.cls(h) for h in hidden], [self.box(h) for h in hidden]
 
 # %% ../nbs/api/07_rpn.ipynb #80d890e5
@@ -270,8 +270,8 @@ class RegionProposalNetwork(nn.Module):
         proposals = []
         for scores, delta, chosen, size in zip(logits, deltas, candidates, image_sizes, strict=True):
             boxes = clip_boxes(decode_boxes(anchors[chosen], delta[chosen], clamp=clamp), size)
-            large = ((boxes[:, 2:] - boxes[:, :2]) >= self.min_sz).all(dim=1)
-            boxes, scores, level = boxes[large], scores[chosen][large], levels[large]
+            large = ((boxes[:, 2:] - boxes[:, :2]) >= self.min_sz).all(dim=1).nonzero()[:, 0]
+            boxes, scores, level = boxes[large], scores[chosen[large]], levels[large]
             kept = batched_nms(boxes, scores, level, self.nms_thr)[: int(self.post_nms * share)]
             proposals.append(boxes[kept])
         return proposals
