@@ -230,7 +230,7 @@ def _take(values, index):
 def _runs(boxes, groups, threshold):
     """An order of the boxes by lane and left edge, and in it how many boxes behind each are near enough to overlap it."""
     left, width = boxes[:, 0].double(), boxes[:, 2].double() - boxes[:, 0].double()
-    lane = left.max() - left.min() + width.max()
+    lane = 1.001 * (left.max() - left.min() + width.max())  # no run reaches the next lane
     left = left - left.min() + lane * torch.unique(groups, return_inverse=True)[1]
     left, by_left = left.sort()
     end = torch.searchsorted(left, left + _reach(width[by_left], threshold) + 1e-15 * left.abs().max(), right=True)
