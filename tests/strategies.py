@@ -39,7 +39,7 @@ def with_area(boxes):
 
 def scores_for(boxes):
     """One score for each box: with many ties, all different, or all the same."""
-    few = st.sampled_from((-float("inf"), -1.0, -0.0, 0.0, 0.25, 0.5, 1.0, float("inf")))
+    few = st.sampled_from((-float("inf"), -1.0, -0.0, 0.0, 0.25, 0.5, 0.5 + 2**-50, 1.0, float("inf")))
     kinds = st.sampled_from((few, st.floats(-1e3, 1e3, width=32), st.just(0.5)))
     return kinds.flatmap(lambda kind: hnp.arrays("float64", len(boxes), elements=kind, fill=st.nothing())).map(
         torch.from_numpy

@@ -132,21 +132,33 @@ def test_nms_of_few_boxes(parity, dtype, scored, iou_thr):
     compare_nms(parity, "nms, up to 20 boxes", boxes, scores, iou_thr)
 
 
+def neighbors(value):
+    """`value`, and the numbers next to it in its own type and in float64."""
+    up, down = value.new_tensor(1), value.new_tensor(0)
+    near = [torch.nextafter(x, toward.to(x)) for x in (value, value.double()) for toward in (up, down)]
+    return [value.item(), *(x.item() for x in near)]
+
+
 @EACH_DTYPE
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(scored_boxes(min_boxes=2), st.data())
 def test_nms_where_an_overlap_equals_the_threshold(parity, dtype, scored, data):
-    """The threshold is one of the overlaps, or a neighboring number of the boxes' type or of float64."""
     boxes, scores = (x.to(dtype) for x in scored)
     overlaps = B.box_iou(boxes, boxes).triu(1).unique()
     iou_thr = overlaps[data.draw(st.integers(0, len(overlaps) - 1))]
-    toward = iou_thr.new_tensor(data.draw(st.sampled_from((0.0, 1.0))))
-    neighbors = (
-        iou_thr.item(),
-        torch.nextafter(iou_thr, toward).item(),
-        torch.nextafter(iou_thr.double(), toward.double()).item(),
-    )
-    compare_nms(parity, "nms, an overlap at the threshold", boxes, scores, data.draw(st.sampled_from(neighbors)))
+    for near in neighbors(iou_thr):
+        compare_nms(parity, "nms, an overlap at the threshold", boxes, scores, near)
+
+
+@EACH_DTYPE
+def test_nms_of_pairs_whose_overlap_equals_the_threshold(parity, dtype):
+    """One rounding more or less, and the second box of a pair is kept or dropped by mistake."""
+    boxes, scores = arrange("clustered", 4000, 0).to(dtype), torch.tensor([1.0, 0.0], dtype=dtype)
+    pairs = [pair for pair in boxes.split(2) if B.box_iou(pair, pair)[0, 1] > 0]
+    assert len(pairs) > 100
+    for pair in pairs:
+        for near in neighbors(B.box_iou(pair, pair)[0, 1]):
+            compare_nms(parity, "nms, an overlap at the threshold", pair, scores, near)
 
 
 LEVELS = st.sampled_from((1, 20, 10**6))  # with fewer than boxes there are ties
@@ -291,6 +303,10 @@ def test_anchors_of_the_course_follow_the_formula(pyramid, sizes, ratios):
     assert start == len(mine)
 
 
+# of the first box the others cover exactly 0.7, 0.5 and 0.3
+AT_THRESHOLDS = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 7], [0, 0, 10, 5], [0, 0, 10, 3]]).double()
+
+
 def peer_rpn(batch=256):
     nothing = {"training": 0, "testing": 0}
     return PeerRPN(None, None, 0.7, 0.3, batch, 0.5, nothing, nothing, 0.7)
@@ -307,6 +323,7 @@ def reachable(anchors, gt_boxes):
 @EACH_DTYPE
 @settings(max_examples=150)
 @given(box_sets(max_boxes=25), box_sets(max_boxes=6))
+@example(AT_THRESHOLDS, AT_THRESHOLDS[:1])
 def test_assign_anchors(parity, dtype, anchors, gt_boxes):
     anchors = with_area(anchors.to(dtype))
     gt_boxes = reachable(anchors, with_area(gt_boxes.to(dtype)))
@@ -332,6 +349,7 @@ def compare_assignment(parity, anchors, gt_boxes):
 
 @settings(max_examples=60)
 @given(box_sets(max_boxes=30), box_sets(max_boxes=8), SEEDS)
+@example(AT_THRESHOLDS, AT_THRESHOLDS[:1], 0)
 def test_labels_of_regions(parity, proposals, gt_boxes, seed):
     """With room for all of them, the sample holds every region, in random order."""
     proposals, gt_boxes = with_area(proposals.float()), with_area(gt_boxes.float())
@@ -536,6 +554,19 @@ def test_roi_align(parity, conventions, dtype, scene, out_size, seed):
         # a cell of the map adds up what all regions and samples near it send
         difference = largest(ours, peer, at_least_one(peer.abs().max()))
         parity(f"ROIAlign, {row}, gradient, {NAMES[dtype]}", difference, 1e-4)
+
+
+@given(
+    box_sets(st.integers(-10, 35).map(lambda i: 4.0 * i), min_boxes=1), st.sampled_from((COURSE, TORCHVISION)), SEEDS
+)
+def test_roi_align_at_the_cut_off(parity, boxes, conventions, seed):
+    """With whole numbers and two bins nothing is rounded: a sample exactly at −1 or at the side still counts."""
+    boxes = boxes + 4 * conventions.roi_offset
+    fmap = torch.randint(-8, 9, (1, 1, 24, 20), generator=torch.Generator().manual_seed(seed)).float()
+    mine = ROIAlign(2, k_max=2, conventions=conventions)([fmap], [boxes.float()], (96, 80))
+    aligned = conventions is COURSE
+    theirs = torchvision.ops.roi_align(fmap, [boxes.float()], 2, 0.25, 2, aligned=aligned)
+    parity("ROIAlign, samples at a cut-off", largest(mine, theirs), 0)
 
 
 # Backbone and pyramid
