@@ -57,7 +57,7 @@ def at_least_one(x):
 
 
 @EACH_DTYPE
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(box_sets(), box_sets())
 def test_box_iou(parity, dtype, a, b):
     a, b = a.to(dtype), b.to(dtype)
@@ -68,8 +68,8 @@ def test_box_iou(parity, dtype, a, b):
 
 
 @st.composite
-def pairs_of_boxes(draw, min_boxes=0):
-    boxes = draw(box_sets(min_boxes=min_boxes, max_boxes=30))
+def pairs_of_boxes(draw):
+    boxes = draw(box_sets(max_boxes=30))
     return boxes[::2][: len(boxes) // 2], boxes[1::2]
 
 
@@ -77,7 +77,6 @@ WEIGHTS = st.sampled_from((COURSE.box_weights, TORCHVISION.box_weights))
 
 
 @EACH_DTYPE
-@settings(max_examples=200)
 @given(pairs_of_boxes(), WEIGHTS)
 def test_encode_boxes(parity, dtype, pairs, weights):
     """Without area on either side too: both give the same infinities. The weights are multiplied in another order."""
@@ -88,7 +87,6 @@ def test_encode_boxes(parity, dtype, pairs, weights):
 
 
 @EACH_DTYPE
-@settings(max_examples=200)
 @given(pairs_of_boxes(), WEIGHTS, st.sampled_from((COURSE, TORCHVISION)), SEEDS)
 def test_decode_boxes(parity, dtype, pairs, weights, conventions, seed):
     """Differences are relative to the box's largest coordinate, which has been rounded on both sides."""
@@ -103,7 +101,6 @@ def test_decode_boxes(parity, dtype, pairs, weights, conventions, seed):
 
 
 @EACH_DTYPE
-@settings(max_examples=200)
 @given(box_sets(), st.tuples(st.integers(1, 1400), st.integers(1, 1400)))
 def test_clip_boxes(parity, dtype, boxes, size):
     boxes = boxes.to(dtype)
@@ -221,7 +218,7 @@ IDS = (0, 1, 2, -1, 80, -(2**40), 2**62, -(2**63))
 
 
 @EACH_DTYPE
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(scored_boxes(), st.data(), THRESHOLDS)
 def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
     boxes, scores = (x.to(dtype) for x in scored)
@@ -397,7 +394,7 @@ def test_box_loss(parity, dtype, drawn):
 @settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(2, 81), SEEDS)
 def test_losses_of_regions(parity, dtype, count, classes, seed):
-    """The two losses of the head as torchvision divides them, from the function that it computes them with."""
+    """The box loss of the head, against the function that torchvision computes it with: divided by all sampled."""
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(count, classes, generator=generator, dtype=dtype)
     deltas = torch.randn(count, 4 * classes, generator=generator, dtype=dtype)
@@ -459,7 +456,6 @@ def test_levels_at_the_borders(parity, dtype, conventions):
 
 
 @EACH_DTYPE
-@settings(max_examples=200)
 @given(box_sets(), st.sampled_from((COURSE, TORCHVISION)))
 def test_levels(parity, dtype, boxes, conventions):
     compare_levels(parity, boxes.to(dtype), conventions)
