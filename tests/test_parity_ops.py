@@ -130,7 +130,8 @@ def test_nms_of_few_boxes(parity, dtype, scored, iou_thr):
 
 
 def neighbors(value):
-    """`value`, and the numbers next to it in its own type and in float64."""
+    """`value`, and the numbers next to it in its own type and in float64; rounding can lift an overlap above 1."""
+    value = value.clamp(max=1)
     up, down = value.new_tensor(1), value.new_tensor(0)
     near = [torch.nextafter(x, toward.to(x)) for x in (value, value.double()) for toward in (up, down)]
     return [value.item(), *(x.item() for x in near)]
@@ -226,6 +227,17 @@ def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
     groups = torch.tensor(ids, dtype=torch.int64)
     mine, theirs = B.batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
     parity("batched_nms, up to 20 boxes", differing(mine, theirs), 0)
+
+
+@pytest.mark.parametrize("iou_thr", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [-1e6, 0, 1e6, 1], [5, 5, 5, 9]])
+@pytest.mark.parametrize("count", [200, 2000])
+def test_batched_nms_keeps_the_same_box_in_each_group(parity, count, box, iou_thr):
+    """Each box spans the whole range of coordinates: groups that are told apart by place must not even touch."""
+    boxes, scores, groups = torch.tensor(box).float().repeat(count, 1), torch.zeros(count), torch.arange(count) % 100
+    mine = B.batched_nms(boxes, scores, groups, iou_thr)
+    assert groups[mine].unique().numel() == 100
+    parity("batched_nms, one box in 100 groups", differing(mine, group_by_group(boxes, scores, groups, iou_thr)), 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
