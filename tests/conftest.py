@@ -1,5 +1,6 @@
-"""What every test has: the same random numbers in every run, and one meaning of the two marks."""
+"""What every test has: the same random numbers in every run, one meaning of the two marks, and the parity table."""
 
+import math
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,8 @@ import torch
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+PARITY = pytest.StashKey[dict]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,3 +30,31 @@ def _seed():
 def root():
     """The root of the repository."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def parity(request):
+    """`record(row, difference, tolerance, cases=1)` asserts the bound and adds to the table printed after the tests."""
+    rows = request.config.stash.setdefault(PARITY, {})
+
+    def record(row, difference, tolerance, cases=1):
+        known, largest, bound = rows.get(row, (0, 0.0, 0.0))
+        rows[row] = (
+            known + cases,
+            max(largest, math.inf if math.isnan(difference) else difference),
+            max(bound, tolerance),
+        )
+        assert difference <= tolerance, f"{row}: differs by {difference:.3g}, allowed is {tolerance:.3g}"
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The parity table, if a test compared anything."""
+    rows = config.stash.get(PARITY, {})
+    if rows:
+        width = max(map(len, rows))
+        terminalreporter.section("agreement with torchvision")
+        terminalreporter.write_line(f"{'':{width}}  {'cases':>7}  {'largest difference':>18}  {'tolerance':>9}")
+        for row, (cases, largest, tolerance) in rows.items():
+            terminalreporter.write_line(f"{row:{width}}  {cases:7,}  {largest:18.2g}  {tolerance:9.2g}")
