@@ -28,6 +28,8 @@ def grid_sampled(maps: list[Tensor], rois: list[Tensor], out=7) -> Tensor:
         first = sum(len(r) for r in rois[:image])
         for level, fmap in enumerate(maps):
             chosen = (choose(boxes) == level + 2).nonzero()[:, 0]
+            if len(chosen) == 0:
+                continue
             start, end = (boxes[chosen] / 2 ** (level + 2)).split(2, dim=1)
             points = start[:, None] + steps[:, None] * (end - start).clamp(min=1)[:, None]  # [K, 2 * out, (x, y)]
             points = (2 * points + 1) / points.new_tensor(fmap.shape[:1:-1]) - 1  # grid_sample's -1…1
@@ -50,7 +52,10 @@ def roi_align(count=512):
         NOW: lambda: align(maps, rois, (400, 400)),
     }
     torch.testing.assert_close(*(form() for form in forms.values()), atol=1e-4, rtol=1e-4)
-    work = {name: lambda form=form: torch.autograd.grad(form(), maps, flow) for name, form in forms.items()}
+    work = {
+        name: lambda form=form: torch.autograd.grad(form(), maps, flow, materialize_grads=True)
+        for name, form in forms.items()
+    }
     for a, b in zip(*(form() for form in work.values()), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     return Sides(work, {"regions": count})

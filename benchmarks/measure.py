@@ -15,7 +15,7 @@ import torch
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 THREADS = 2
-AT_LEAST, AT_MOST = 7, 31  # repetitions: as many as fit into the budget, within these bounds
+AT_MOST = 31  # turns
 STATUS = Path("/proc/self/status")
 
 
@@ -66,15 +66,17 @@ def _cpu_seconds():
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def take_turns(sides, repeats=None, budget=6.0):
+def take_turns(sides, at_least=7, budget=6.0):
     """Time the sides one after the other, again and again, in alternating order.
 
     Parameters
     ----------
     sides : dict
         The work of each side, a callable without arguments.
-    repeats : int, optional
-        How many times each; by default as many as fit into the `budget` of seconds, from 7 to 31.
+    at_least : int
+        How many turns; more, up to 31, if they fit into the budget.
+    budget : float
+        Seconds for all sides together.
 
     Returns
     -------
@@ -84,11 +86,11 @@ def take_turns(sides, repeats=None, budget=6.0):
     warm_up = [timed(work)[0] for work in sides.values()]
     if sum(warm_up) < 2:
         warm_up = [timed(work)[0] for work in sides.values()]
-    repeats = repeats or int(min(max(budget / sum(warm_up), AT_LEAST), AT_MOST))
+    turns = max(at_least, min(int(budget / sum(warm_up)), AT_MOST))
     samples = {name: {"wall": [], "cpu": []} for name in sides}
     gc.collect()
     gc.disable()
-    for turn in range(repeats):
+    for turn in range(turns):
         for name in sides if turn % 2 == 0 else reversed(sides):
             wall, cpu = timed(sides[name])
             samples[name]["wall"].append(round(wall, 6))

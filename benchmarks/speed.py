@@ -20,6 +20,7 @@ from pathlib import Path
 from rows import BATCHES, COMPILED, CUDA_ROWS, CURVES, IDEAS, ROWS, TRAINING_MEMORY
 
 HERE = Path(__file__).resolve().parent
+QUICK = {"at_least": 3, "budget": 0.0}
 CONDITIONS = {
     "dtype": "float32",
     "order": "the sides take turns in one process, in alternating order, at least 7 times after warm-up; medians",
@@ -36,11 +37,12 @@ def ask(task, **request):
     command = [sys.executable, __file__, "--child", json.dumps({"task": task} | request)]
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]  # this tree's frcnn_common
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"}
+    env |= {"KINETO_LOG_LEVEL": "99"}  # the profiler's chatter
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def answer(task, builder="", calls=(), side=None, sides=None, repeats=None, profile=False):
+def answer(task, builder="", calls=(), side=None, sides=None, profile=False, **turns):
     """The child's part: build, and measure each of the calls."""
     import measure
 
@@ -59,7 +61,7 @@ def answer(task, builder="", calls=(), side=None, sides=None, repeats=None, prof
             answers.append(measure.peak_memory(work))
         else:
             work = {name: built.work[name] for name in sides or built.work}
-            samples = measure.take_turns(work, repeats)
+            samples = measure.take_turns(work, **turns)
             spots = measure.hot_spots(next(iter(work.values()))) if profile else []
             answers.append({"samples": samples, "found": built.found, "hot_spots": spots})
     return answers
@@ -98,17 +100,18 @@ def verdict(row):
 
 
 # --- Measurements -----------------------------------------------------------------------------------------------------
-def measure_rows(rows, repeats, memory):
-    """Time and, except for what runs other processes, memory."""
+def measure_rows(rows, quick):
+    """Time, memory and where the time goes; of what only surrounds the model, time alone."""
     results = []
     for row in rows:
-        found = ask("time", builder=row.builder, calls=[row.args], repeats=repeats, profile=repeats is None)[0]
+        inside = not quick and not row.builder.startswith("pipeline")
+        found = ask("time", builder=row.builder, calls=[row.args], profile=inside, **(QUICK if quick else {}))[0]
         first = next(iter(found["samples"]))
         result = asdict(row) | found | {"medians": medians(found["samples"])}
         result["ratio"] = ratios(found["samples"], first, row.peer)
-        if memory and not row.builder.startswith("pipeline"):
-            result["peak"] = _peaks(row.builder, [row.args], list(found["samples"]))
-            result["peak"] = {side: peaks[0] for side, peaks in result["peak"].items()}
+        if inside:
+            peaks = _peaks(row.builder, [row.args], list(found["samples"]))
+            result["peak"] = {side: peak[0] for side, peak in peaks.items()}
             result["ratio"]["memory"] = _memory_ratio(result["peak"][first], result["peak"][row.peer])
         result["verdict"] = verdict(result)
         print(line(result), flush=True)
@@ -128,25 +131,26 @@ def _memory_ratio(ours, theirs):
     return round(ours["work"] / theirs["work"], 4) if min(ours["work"], theirs["work"]) > 2**20 else None
 
 
-def measure_ideas(ideas, repeats):
+def measure_ideas(ideas, quick):
     results = []
     for idea in ideas:
-        found = ask("time", builder=idea.builder, calls=[idea.args], repeats=repeats)[0]
+        found = ask("time", builder=idea.builder, calls=[idea.args], **(QUICK if quick else {}))[0]
         result = asdict(idea) | found | {"medians": medians(found["samples"])}
         forms = list(found["samples"])
         result["gain"] = ratios(found["samples"], forms[0], forms[-1])
-        if repeats is None:
-            result["peak"] = {side: peaks[0] for side, peaks in _peaks(idea.builder, [idea.args], forms).items()}
+        if not quick:
+            peaks = _peaks(idea.builder, [idea.args], [forms[0], forms[-1]])
+            result["peak"] = {side: peak[0] for side, peak in peaks.items()}
         print(f"{idea.title:<50}", *(f"{name}: {m['wall'] * 1e3:.1f} ms" for name, m in result["medians"].items()))
         results.append(result)
     return results
 
 
-def measure_curves(curves, repeats=3):
+def measure_curves(curves):
     results = []
     for curve in curves:
         x, calls, sides = list(curve.calls), list(curve.calls.values()), ["ours", "torchvision"]
-        found = ask("time", builder=curve.builder, calls=calls, sides=sides, repeats=repeats)
+        found = ask("time", builder=curve.builder, calls=calls, sides=sides, at_least=3, budget=2.0)
         times = [medians(point["samples"]) for point in found]
         wall = {side: [point[side]["wall"] for point in times] for side in sides}
         result = asdict(curve) | {"x": x, "wall": wall, "samples": [point["samples"] for point in found]}
@@ -203,12 +207,12 @@ def main():
     if options.list:
         print("\n".join(f"{entry.name:<20} {entry.title}" for entry in (*ROWS, *IDEAS, *CURVES)))
         return
-    start, repeats, words = time.perf_counter(), 3 if options.quick else None, options.only
+    start, words = time.perf_counter(), options.only
     results = {"machine": ask("machine"), "conditions": CONDITIONS}
     extra = CUDA_ROWS * bool(results["machine"]["gpu"]) + [COMPILED] * options.compile
     print(HEADER)
-    results["rows"] = measure_rows(chosen(ROWS + extra, words), repeats, not options.quick)
-    results["ideas"] = measure_ideas(chosen(IDEAS, words), repeats)
+    results["rows"] = measure_rows(chosen(ROWS + extra, words), options.quick)
+    results["ideas"] = measure_ideas(chosen(IDEAS, words), options.quick)
     if not options.quick:
         results["curves"] = measure_curves(chosen(CURVES, words))
         results["training_memory"] = measure_training_memory() if not words or "memory" in words else []
