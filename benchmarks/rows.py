@@ -23,6 +23,8 @@ class Row:
         Bar on the ratio of peak memory.
     peer : str
         The side that ours is divided by.
+    turns : int
+        How many times each side is measured, at least.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Row:
     target: float | None = None
     memory: float | None = None
     peer: str = "torchvision"
+    turns: int = 7
 
 
 ROWS = [
@@ -67,7 +70,14 @@ ROWS = [
     Row("rpn-behind", "RPN, its head's output to proposals, batch 4", "operators.proposals", (4, False)),
     Row("rpn-losses", "RPN, target assignment and losses, batch 4", "operators.rpn_losses", time=0.8),
     Row("post", "post-processing, 1,000 proposals × 80 classes, 2,000 pairs", "operators.postprocess", time=0.8),
-    Row("import", "import frcnn_common, against import torch", "pipeline.imports", time=1.15, peer="import torch"),
+    Row(
+        "import",
+        "import frcnn_common, against import torch",
+        "pipeline.imports",
+        time=1.15,
+        peer="import torch",
+        turns=11,
+    ),
     Row(
         "stream",
         "COCOStreamDataset, against `datasets` alone",

@@ -20,7 +20,6 @@ from pathlib import Path
 from rows import BATCHES, COMPILED, CUDA_ROWS, CURVES, IDEAS, ROWS, TRAINING_MEMORY
 
 HERE = Path(__file__).resolve().parent
-QUICK = {"at_least": 3, "budget": 0.0}
 CONDITIONS = {
     "dtype": "float32",
     "order": "the sides take turns in one process, in alternating order, at least 7 times after warm-up; medians",
@@ -104,8 +103,9 @@ def measure_rows(rows, quick):
     """Time, memory and where the time goes; of what only surrounds the model, time alone."""
     results = []
     for row in rows:
+        turns = {"at_least": 3, "budget": 0.0} if quick else {"at_least": row.turns}
         inside = not quick and not row.builder.startswith("pipeline")
-        found = ask("time", builder=row.builder, calls=[row.args], profile=inside, **(QUICK if quick else {}))[0]
+        found = ask("time", builder=row.builder, calls=[row.args], profile=inside, **turns)[0]
         first = next(iter(found["samples"]))
         result = asdict(row) | found | {"medians": medians(found["samples"])}
         result["ratio"] = ratios(found["samples"], first, row.peer)
@@ -131,17 +131,20 @@ def _memory_ratio(ours, theirs):
     return round(ours["work"] / theirs["work"], 4) if min(ours["work"], theirs["work"]) > 2**20 else None
 
 
-def measure_ideas(ideas, quick):
+def measure_ideas(ideas):
     results = []
     for idea in ideas:
-        found = ask("time", builder=idea.builder, calls=[idea.args], **(QUICK if quick else {}))[0]
+        found = ask("time", builder=idea.builder, calls=[idea.args])[0]
         result = asdict(idea) | found | {"medians": medians(found["samples"])}
         forms = list(found["samples"])
         result["gain"] = ratios(found["samples"], forms[0], forms[-1])
-        if not quick:
-            peaks = _peaks(idea.builder, [idea.args], [forms[0], forms[-1]])
-            result["peak"] = {side: peak[0] for side, peak in peaks.items()}
-        print(f"{idea.title:<50}", *(f"{name}: {m['wall'] * 1e3:.1f} ms" for name, m in result["medians"].items()))
+        peaks = _peaks(idea.builder, [idea.args], [forms[0], forms[-1]])
+        result["peak"] = {side: peak[0] for side, peak in peaks.items()}
+        print(
+            f"{idea.title:<50}",
+            *(f"{name}: {m['wall'] * 1e3:.1f} ms" for name, m in result["medians"].items()),
+            flush=True,
+        )
         results.append(result)
     return results
 
@@ -195,7 +198,9 @@ def chosen(entries, words):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names, or how they begin; also 'memory'")
-    parser.add_argument("--quick", action="store_true", help="three turns, no memory, no curves: to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="the rows alone, three turns, no memory: to see that it runs"
+    )
     parser.add_argument("--compile", action="store_true", help="also ours under torch.compile")
     parser.add_argument("--list", action="store_true", help="the names")
     parser.add_argument("--out", type=Path, help="file for the results; without --only benchmarks/results.json")
@@ -212,8 +217,8 @@ def main():
     extra = CUDA_ROWS * bool(results["machine"]["gpu"]) + [COMPILED] * options.compile
     print(HEADER)
     results["rows"] = measure_rows(chosen(ROWS + extra, words), options.quick)
-    results["ideas"] = measure_ideas(chosen(IDEAS, words), options.quick)
     if not options.quick:
+        results["ideas"] = measure_ideas(chosen(IDEAS, words))
         results["curves"] = measure_curves(chosen(CURVES, words))
         results["training_memory"] = measure_training_memory() if not words or "memory" in words else []
     results["seconds"] = round(time.perf_counter() - start)
