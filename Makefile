@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks browser
+.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks bench browser
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,12 +57,15 @@ notebooks: $(STAMP)  ## nbval alone: run every notebook and compare what it stor
 test-all: sync lint html  ## every test there is, the site's and the long ones too
 	$(BIN)/pytest $(NBVAL) tests nbs
 
+bench: $(STAMP)  ## time and memory beside torchvision's, written to benchmarks/results.json
+	$(BIN)/python benchmarks/speed.py
+
 sync: $(STAMP)  ## notebooks, package and index agree, and are tidy
 	$(BIN)/python tools/notebooks.py sync
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --quiet --check tests tools
+	$(BIN)/ruff format --quiet --check tests tools benchmarks
 
 browser: $(STAMP)  ## the Chromium that the site's tests drive, where the machine has none
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \

@@ -103,6 +103,8 @@ def digest(root, docname):
     parts += [path.read_text(encoding="utf-8") for path in sorted((root / "frcnn_common").glob("*.py"))]
     if docname.endswith("06_inference"):  # detects with what chapter 5 has trained
         parts += code_cells(root / "nbs/chapters/05_training.ipynb")
+    if docname.endswith("book/speed"):  # shows what `make bench` has measured
+        parts.append((root / "benchmarks/results.json").read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

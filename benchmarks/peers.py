@@ -1,0 +1,112 @@
+"""torchvision's detector, ready to be compared: random weights that find many things, and the same weights in ours."""
+
+import torch
+from measure import DEVICE
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from frcnn_common.constants import TORCHVISION
+from frcnn_common.detector import FasterRCNN
+
+RENAMED = (  # torchvision's name: ours
+    ("backbone.body.conv1.", "backbone.stem.0."),
+    ("backbone.body.bn1.", "backbone.stem.1."),
+    ("backbone.body.", "backbone."),
+    ("backbone.fpn.inner_blocks.", "fpn.lateral."),
+    ("backbone.fpn.layer_blocks.", "fpn.output."),
+    ("rpn.head.conv.0.0.", "rpn.head.conv."),
+    ("rpn.head.cls_logits.", "rpn.head.cls."),
+    ("rpn.head.bbox_pred.", "rpn.head.box."),
+    ("roi_heads.box_head.fc6.", "box_head.fc1."),
+    ("roi_heads.box_head.fc7.", "box_head.fc2."),
+    ("roi_heads.box_predictor.cls_score.", "predictor.cls."),
+    ("roi_heads.box_predictor.bbox_pred.", "predictor.box."),
+)
+
+
+def same_weights(peer: nn.Module, trainable_layers: int) -> FasterRCNN:
+    """Our model with the weights and conventions of torchvision's, batch norm frozen, nothing recomputed."""
+    model = FasterRCNN(
+        81, trainable_layers=trainable_layers, norm="frozen", checkpoint=False, conventions=TORCHVISION
+    ).to(DEVICE)
+    state = {}
+    for name, value in peer.state_dict().items():
+        theirs, ours = next(pair for pair in RENAMED if name.startswith(pair[0]))
+        name = name.replace(theirs, ours)
+        if name.startswith("fpn."):  # "0.0.weight": each of its convolutions sits in a block of one
+            name = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+        state[name] = value
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    return model.train(peer.training)
+
+
+def torchvision_model(images: list[Tensor] | None, trainable_layers: int):
+    """torchvision's model in evaluation mode, and the `images` as its own transform hands them on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=trainable_layers
+        )
+        height, width = images[0].shape[-2:] if images else (400, 400)
+        sides = {"min_size": min(height, width), "max_size": max(height, width)}
+        peer = TorchvisionFasterRCNN(backbone, num_classes=81, **sides).to(DEVICE).eval()
+        _awaken(peer)
+    if not images:
+        return peer, None
+    batch, _ = peer.transform(images)
+    _spread_the_scores(peer, batch)
+    return peer, batch
+
+
+def torchvision_step(peer, batch, targets=None):
+    """What torchvision's forward does behind its transform: detections, proposals, losses."""
+    features = peer.backbone(batch.tensors)
+    proposals, losses = peer.rpn(batch, features, targets)
+    detections, roi_losses = peer.roi_heads(features, proposals, batch.image_sizes, targets)
+    return detections, proposals, losses | roi_losses
+
+
+@torch.no_grad()
+def _awaken(peer):
+    """Statistics and affine weights as after training, no two channels alike; heads that say something."""
+    for name, module in peer.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.1)
+            if name.endswith("bn3"):
+                module.weight.mul_(0.3)  # sixteen residuals add up
+    for layer in (peer.rpn.head.cls_logits, peer.rpn.head.bbox_pred):
+        layer.weight.mul_(10)
+    peer.roi_heads.box_predictor.bbox_pred.weight.mul_(10)
+
+
+@torch.no_grad()
+def _spread_the_scores(peer, batch):
+    """Enlarge the class layer and center it on these images, so that many classes win somewhere."""
+    features = peer.backbone(batch.tensors)
+    proposals, _ = peer.rpn(batch, features)
+    hidden = peer.roi_heads.box_head(peer.roi_heads.box_roi_pool(features, proposals, batch.image_sizes))
+    layer = peer.roi_heads.box_predictor.cls_score
+    layer.weight.mul_(2 / (hidden @ layer.weight.T).std(dim=0).mean())
+    layer.bias.copy_(-(hidden @ layer.weight.T).mean(dim=0))
+
+
+class Given(nn.Module):
+    """A layer whose output is given: what comes before it costs nothing."""
+
+    def __init__(self, *output):
+        super().__init__()
+        self.output = output if len(output) > 1 else output[0]
+
+    def forward(self, *_):
+        return self.output
+
+
+def as_list(boxes, scores, labels):
+    """torchvision's three lists as a list of dicts."""
+    return [{"boxes": b, "scores": s, "labels": c} for b, s, c in zip(boxes, scores, labels, strict=True)]
