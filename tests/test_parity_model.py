@@ -34,10 +34,10 @@ def smooth_image(height, width, seed):
 
 
 def sizes(count, seed=0):
-    """`(height, width)` of images, portrait and landscape."""
+    """`(height, width)` of images, from wide to tall, so that those of a batch need little padding."""
     generator = torch.Generator().manual_seed(seed)
     sides = torch.randint(220, 700, (count, 2), generator=generator)
-    return [tuple(pair) for pair in sides.tolist()]
+    return sorted(map(tuple, sides.tolist()), key=lambda side: side[0] / side[1])
 
 
 def batches(images, side=400, longest=667, batch=2):
