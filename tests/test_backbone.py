@@ -47,21 +47,6 @@ def test_same_weights_give_torchvisions_features():
             torch.testing.assert_close(c, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
-@pytest.mark.slow
-def test_imagenet_weights_load_by_name_and_from_a_file(tmp_path, monkeypatch):
-    """The published file's name and layout, put where torch keeps its downloads."""
-    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
-    state = torchvision.models.resnet50().state_dict()
-    file = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[1]
-    file.parent.mkdir(parents=True)
-    torch.save(state, file)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for argument in ("IMAGENET1K_V2", file):
-        model = ResNet50(weights=argument)
-        assert torch.equal(model.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
-        assert torch.equal(model.stem[1].running_var, state["bn1.running_var"])
-
-
 @pytest.mark.parametrize(("trainable", "frozen"), [(0, 5), (1, 4), (3, 2), (5, 0)])
 def test_trainable_layers_count_from_the_end(trainable, frozen):
     model = ResNet50(width=8, trainable_layers=trainable)
