@@ -39,6 +39,7 @@ def machine():
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if CUDA else None,
         "system": f"{platform.system()} {platform.release()}",
+        "load": [round(load, 2) for load in os.getloadavg()],
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "threads": THREADS,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
