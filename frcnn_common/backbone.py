@@ -19,7 +19,7 @@ from .weights import load_weights, resnet50_from_torchvision
 
 # %% ../nbs/api/06_backbone.ipynb #fd75e59f
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """`norm(conv(x))`, with a fixed norm's scale multiplied into the weights where these are fewer than the outputs.
+    """`norm(conv(x))`, with a fixed norm's scale multiplied into weights or outputs, whichever are fewer.
 
     Parameters
     ----------
@@ -36,10 +36,13 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
         `[B, out_channels, H', W']`.
     """
     outputs, weights = len(x) * x[0, 0].numel() // math.prod(conv.stride), conv.weight[0].numel()  # for each channel
-    if norm.training or weights > outputs:
+    fixed = not norm.training and getattr(norm, "running_var", None) is not None
+    if not fixed:
         return norm(conv(x))
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
+    if weights > outputs:
+        return torch.addcmul(shift.view(-1, 1, 1), conv(x), scale.view(-1, 1, 1))
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding)
 
 # %% ../nbs/api/06_backbone.ipynb #f4322f92

@@ -88,7 +88,7 @@ class ROIAlign(nn.Module):
         rows = first_row[:, None, None] + rows * widths[:, None, None]
         index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # [K, out, out, 4, 4]
         weight = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
-        return index.flatten(3), weight.flatten(3)
+        return index.flatten(3).int(), weight.flatten(3)
 
     def _neighbors(self, start: Tensor, end: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """The four map indices of every bin along one axis (2 samples × 2 neighbors), and their weights."""

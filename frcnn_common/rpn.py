@@ -103,8 +103,13 @@ class RPNHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps `[B, C, H_l, W_l]` → logits `[B, k, H_l, W_l]` and deltas `[B, 4k, H_l, W_l]`, a list each."""
-        hidden = [F.relu(self.conv(feature), inplace=True) for feature in features]
-        return [self.cls(h) for h in hidden], [self.box(h) for h in hidden]
+        cls_outs, box_outs = [], []
+        for feature in features:
+            feature = feature.contiguous(memory_format=torch.channels_last)  # as the backbone has it: nothing to do
+            hidden = F.relu(self.conv(feature), inplace=True)
+            cls_outs.append(self.cls(hidden))
+            box_outs.append(self.box(hidden))
+        return cls_outs, box_outs
 
 # %% ../nbs/api/07_rpn.ipynb #80d890e5
 def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
