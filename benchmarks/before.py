@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from inputs import MAP_SIDES, Sides, assert_same_boxes, assert_same_detections, feature_map, picture, scenes, some_boxes
+from inputs import MAP_SIDES, Sides, assert_same_boxes, assert_same_detections, feature_map, picture, some_boxes
 from measure import DEVICE
 from operators import head_output, proposals_from_head, scattered_boxes
 from torch import Tensor
@@ -13,7 +13,7 @@ from frcnn_common.backbone import ResNet50
 from frcnn_common.boxes import batched_nms, box_iou, clip_boxes, decode_boxes, nms
 from frcnn_common.constants import TORCHVISION
 from frcnn_common.roi import ROIAlign
-from frcnn_common.rpn import AnchorGenerator, assign_anchors, flatten_levels
+from frcnn_common.rpn import flatten_levels
 
 NOW = "the library"
 
@@ -219,28 +219,3 @@ def postprocess():
     }
     assert_same_detections(*(form() for form in work.values()))
     return Sides(work, {"boxes decoded before": logits.numel() - len(logits), "boxes decoded now": 2000})
-
-
-# --- Assignment -------------------------------------------------------------------------------------------------------
-def from_whole_matrix(anchors: Tensor, gt_boxes: Tensor, pos_thr=0.7, neg_thr=0.3):
-    """Labels and matches of all anchors, from the overlap of every anchor with every object."""
-    iou = box_iou(gt_boxes, anchors)  # [G, A]
-    best, matches = iou.max(dim=0)
-    labels = torch.full_like(matches, -1)
-    labels[best < neg_thr] = 0
-    labels[best >= pos_thr] = 1
-    labels[((iou == iou.max(dim=1, keepdim=True).values) & (iou > 0)).any(dim=0)] = 1
-    return labels, matches
-
-
-def assignment(batch=4):
-    maps = [torch.empty(1, 1, side, side, device=DEVICE) for side in MAP_SIDES]
-    anchors, targets = AnchorGenerator()(maps, (400, 400)), scenes(batch, 400)
-    forms = {"the whole matrix": from_whole_matrix, NOW: assign_anchors}
-    for target in targets:
-        (labels, matches), (labels_now, matches_now) = (form(anchors, target["boxes"]) for form in forms.values())
-        assert torch.equal(labels, labels_now) and torch.equal(matches[labels == 1], matches_now[labels == 1])
-    work = {
-        name: lambda form=form: [form(anchors, target["boxes"]) for target in targets] for name, form in forms.items()
-    }
-    return Sides(work, {"anchors": len(anchors), "objects": len(targets[0]["boxes"]), "images": batch})

@@ -129,14 +129,16 @@ def proposals_from_head(batch):
 
 
 @torch.no_grad()
-def proposals(batch=4, convolutions=True):
+def proposals(batch=4, convolutions=True, same_layout=False):
+    """Each side gets the maps in the layout in which its own pyramid hands them over, or both in torchvision's."""
     ours, theirs, maps, images = _rpns(batch)
     ours.eval(), theirs.eval()
     if not convolutions:
         ours.head = theirs.head = Given(*theirs.head(maps))
     named = {str(n): m for n, m in enumerate(maps)}
+    our_maps = maps if same_layout else [m.contiguous(memory_format=torch.channels_last) for m in maps]
     work = {
-        OURS: torch.no_grad()(lambda: ours(maps, (400, 400))),
+        OURS: torch.no_grad()(lambda: ours(our_maps, (400, 400))),
         THEIRS: torch.no_grad()(lambda: theirs(images, named)),
     }
     found = [run()[0] for run in work.values()]

@@ -7,40 +7,14 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from frcnn_common.constants import TORCHVISION
 from frcnn_common.detector import FasterRCNN
-
-RENAMED = (  # torchvision's name: ours
-    ("backbone.body.conv1.", "backbone.stem.0."),
-    ("backbone.body.bn1.", "backbone.stem.1."),
-    ("backbone.body.", "backbone."),
-    ("backbone.fpn.inner_blocks.", "fpn.lateral."),
-    ("backbone.fpn.layer_blocks.", "fpn.output."),
-    ("rpn.head.conv.0.0.", "rpn.head.conv."),
-    ("rpn.head.cls_logits.", "rpn.head.cls."),
-    ("rpn.head.bbox_pred.", "rpn.head.box."),
-    ("roi_heads.box_head.fc6.", "box_head.fc1."),
-    ("roi_heads.box_head.fc7.", "box_head.fc2."),
-    ("roi_heads.box_predictor.cls_score.", "predictor.cls."),
-    ("roi_heads.box_predictor.bbox_pred.", "predictor.box."),
-)
 
 
 def same_weights(peer: nn.Module, trainable_layers: int) -> FasterRCNN:
     """Our model with the weights and conventions of torchvision's, batch norm frozen, nothing recomputed."""
-    model = FasterRCNN(
-        81, trainable_layers=trainable_layers, norm="frozen", checkpoint=False, conventions=TORCHVISION
-    ).to(DEVICE)
-    state = {}
-    for name, value in peer.state_dict().items():
-        theirs, ours = next(pair for pair in RENAMED if name.startswith(pair[0]))
-        name = name.replace(theirs, ours)
-        if name.startswith("fpn."):  # "0.0.weight": each of its convolutions sits in a block of one
-            name = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
-        state[name] = value
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
-    return model.train(peer.training)
+    options = {"trainable_layers": trainable_layers, "norm": "frozen", "checkpoint": False}
+    model = FasterRCNN.from_torchvision(peer.state_dict(), bn_eps=1e-5, **options)
+    return model.to(DEVICE).train(peer.training)
 
 
 def torchvision_model(images: list[Tensor] | None, trainable_layers: int):

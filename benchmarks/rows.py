@@ -85,6 +85,7 @@ ROWS = [
     Row("nms-pile", "NMS, 2,000 boxes around one thing, a fifth survive", "operators.overlapping", ("pile", 2000)),
     Row("nms-10000", "NMS, 10,000 scattered boxes", "operators.scattered", (10000,), time=1.0),
     Row("rpn", "RPN, features to proposals, batch 4", "operators.proposals", time=0.8),
+    Row("rpn-same-layout", "RPN, features to proposals, both given NCHW maps", "operators.proposals", (4, True, True)),
     Row("rpn-behind", "RPN, its head's output to proposals, batch 4", "operators.proposals", (4, False)),
     Row("rpn-losses", "RPN, target assignment and losses, batch 4", "operators.rpn_losses", time=0.8),
     Row("post", "post-processing, 1,000 proposals × 80 classes, 2,000 pairs", "operators.postprocess", time=0.8),
@@ -134,7 +135,6 @@ IDEAS = [
     Idea("layout", "channels next to each other in memory", "before.layout"),
     Idea("decode-late", "decode the proposals that can win", "before.proposals"),
     Idea("decode-few", "decode the classes that can win", "before.postprocess"),
-    Idea("assign", "assignment without the whole overlap matrix", "before.assignment"),
 ]
 
 
