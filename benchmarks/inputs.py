@@ -64,8 +64,13 @@ def assert_same_boxes(ours: Tensor, theirs: Tensor, what: str, tolerance=0.05):
 
 
 def assert_same_detections(ours: list[dict], theirs: list[dict]):
+    """Detections paired by class and place: those whose scores tie may stand in another order."""
     for n, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         assert len(a["boxes"]) == len(b["boxes"]), f"image {n}: {len(a['boxes'])} and {len(b['boxes'])} detections"
-        assert torch.equal(a["labels"], b["labels"]), f"image {n}: labels differ"
-        torch.testing.assert_close(a["boxes"], b["boxes"], atol=0.05, rtol=0)
-        torch.testing.assert_close(a["scores"], b["scores"], atol=1e-4, rtol=0)
+        if not len(a["boxes"]):
+            continue
+        apart = torch.cdist(a["boxes"].double(), b["boxes"].double(), p=torch.inf)
+        apart[a["labels"][:, None] != b["labels"]] = torch.inf
+        nearest, partner = apart.min(dim=1)
+        assert len(partner.unique()) == len(partner) and nearest.max() <= 0.05, f"image {n}: boxes or labels differ"
+        torch.testing.assert_close(a["scores"], b["scores"][partner], atol=1e-4, rtol=0)

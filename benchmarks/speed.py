@@ -215,16 +215,18 @@ def main():
     start, words = time.perf_counter(), options.only
     results = {"machine": ask("machine"), "conditions": CONDITIONS}
     extra = CUDA_ROWS * bool(results["machine"]["gpu"]) + [COMPILED] * options.compile
-    print(HEADER)
-    results["rows"] = measure_rows(chosen(ROWS + extra, words), options.quick)
-    if not options.quick:
-        results["ideas"] = measure_ideas(chosen(IDEAS, words))
-        results["curves"] = measure_curves(chosen(CURVES, words))
-        results["training_memory"] = measure_training_memory() if not words or "memory" in words else []
-    results["seconds"] = round(time.perf_counter() - start)
     out = options.out or (None if words or options.quick else HERE / "results.json")
-    if out:
-        out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    parts = {"rows": lambda: measure_rows(chosen(ROWS + extra, words), options.quick)}
+    if not options.quick:
+        parts["ideas"] = lambda: measure_ideas(chosen(IDEAS, words))
+        parts["curves"] = lambda: measure_curves(chosen(CURVES, words))
+        parts["training_memory"] = lambda: measure_training_memory() if not words or "memory" in words else []
+    print(HEADER)
+    for name, measure_part in parts.items():
+        results[name] = measure_part()
+        results["seconds"] = round(time.perf_counter() - start)
+        if out:  # after each part: a quarter of an hour is not lost to the last one
+            out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{results['seconds']} s" + (f", written to {out}" if out else ""))
 
 

@@ -91,4 +91,5 @@ def test_the_names_of_ideas_and_results_agree(root, run):
         [sys.executable, "benchmarks/speed.py", "--list"], cwd=root, capture_output=True, text=True, check=True
     )
     names = {line.split()[0] for line in listed.stdout.splitlines()}
-    assert names == {entry["name"] for part in ("rows", "ideas", "curves") for entry in run[part]}
+    stored = {entry["name"] for part in ("rows", "ideas", "curves") for entry in run[part]}
+    assert stored - {"compiled"} == names  # torch.compile is measured on request
