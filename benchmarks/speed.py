@@ -37,6 +37,8 @@ def ask(task, **request):
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]  # this tree's frcnn_common
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"}
     env |= {"KINETO_LOG_LEVEL": "99"}  # the profiler's chatter
+    if task == "memory":
+        env["OMP_WAIT_POLICY"] = "passive"  # two at a time: idle threads must not spin
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -110,7 +112,7 @@ def measure_rows(rows, quick):
         result = asdict(row) | found | {"medians": medians(found["samples"])}
         result["ratio"] = ratios(found["samples"], first, row.peer)
         if inside:
-            peaks = _peaks(row.builder, [row.args], list(found["samples"]))
+            peaks = _peaks(row.builder, [row.args], [first, row.peer])
             result["peak"] = {side: peak[0] for side, peak in peaks.items()}
             result["ratio"]["memory"] = _memory_ratio(result["peak"][first], result["peak"][row.peer])
         result["verdict"] = verdict(result)
