@@ -192,7 +192,7 @@ def _overlaps(boxes_a, groups_a, boxes_b, groups_b, threshold):
 
 
 def _solve(first: Tensor, second: Tensor, count: int) -> Tensor:
-    """Mask of the boxes kept, of `count` by falling score, where box `first[p]` suppresses `second[p]` if it is kept."""
+    """Mask of the boxes kept, of `count` by falling score; box `first[p]` suppresses `second[p]`, if it is kept."""
     keep = torch.ones(count, dtype=torch.bool, device=first.device)
     while True:
         settled = torch.ones_like(keep).index_fill_(0, second[keep[first]], False)
@@ -228,7 +228,7 @@ def _take(values, index):
 
 
 def _runs(boxes, groups, threshold):
-    """An order of the boxes by lane and left edge, and in it how many boxes behind each are near enough to overlap it."""
+    """An order of the boxes by lane and left edge, and how many boxes behind each are near enough to overlap it."""
     left, width = boxes[:, 0].double(), boxes[:, 2].double() - boxes[:, 0].double()
     lane = 1.001 * (left.max() - left.min() + width.max())  # no run reaches the next lane
     left = left - left.min() + lane * torch.unique(groups, return_inverse=True)[1]
