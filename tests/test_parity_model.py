@@ -1,8 +1,8 @@
 """The whole model against torchvision's `fasterrcnn_resnet50_fpn`: proposals, detections, losses, gradients.
 
 The weights are random, but made such that the lists compared are full: confident, overlapping detections of many
-classes. Where float32 rounding flips a near-tie (an overlap at the threshold, two scores at a cut), the image is
-compared in float64, and such images are counted.
+classes. Such a network enlarges rounding a thousandfold, and ours rounds otherwise, since a fixed batch norm is
+multiplied into the weights: in float32 scores differ by up to 8e-4, and near-ties flip. So both compute in float64.
 """
 
 import copy
@@ -144,43 +144,37 @@ def differences(mine, theirs, i=0):
     return proposal_difference(mine[1][i], theirs[1][i]), *detection_differences(mine[0][i], theirs[0][i])
 
 
-def compare(pair, images, parity, name, allowed_float64):
-    """Compare image by image; the lists must be full and differ by rounding only."""
-    exact = functools.cache(lambda: [copy.deepcopy(model).double() for model in pair])
-    repeated = 0
+def compare(pair, images, parity, name):
+    """Compare image by image, in float64; the lists must be full and differ by rounding only."""
+    pair = [copy.deepcopy(model).double() for model in pair]
     for batch in images:
-        mine, theirs, count = detect(*pair, batch)
+        mine, theirs, count = detect(*pair, ImageList(batch.tensors.double(), batch.image_sizes))
         assert count.before - count.after >= 300 * len(batch.image_sizes), "suppression had too little to do"
-        for i, size in enumerate(batch.image_sizes):
+        for i in range(len(batch.image_sizes)):
             labels = theirs[0][i]["labels"]
             assert len(labels) >= 50 and len(labels.unique()) >= 10, "too few detections to mean anything"
             proposals, boxes, scores = differences(mine, theirs, i)
-            if proposals > BOX or boxes > BOX or scores > SCORE:
-                repeated += 1
-                one = ImageList(batch.tensors[i : i + 1].double(), [size])
-                proposals, boxes, scores = differences(*detect(*exact(), one)[:2])
             parity(f"whole model, {name}: proposals (px)", proposals, BOX, 1)
             parity(f"whole model, {name}: boxes (px)", boxes, BOX, 1)
             parity(f"whole model, {name}: scores", scores, SCORE, 1)
-    parity(f"whole model, {name}: images in float64", repeated, allowed_float64, 1)
 
 
 @pytest.mark.slow
 def test_detections_equal_torchvisions_at_400(pair, parity):
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(30))]
-    compare(pair, batches(images), parity, "400 px", allowed_float64=10)
+    compare(pair, batches(images), parity, "400 px")
 
 
 @pytest.mark.slow
 def test_detections_equal_torchvisions_at_full_size(pair, parity):
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(4, seed=1))]
-    compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px", allowed_float64=3)
+    compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px")
 
 
 @pytest.mark.long
 def test_thirty_at_full_size(pair, parity):
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(30, seed=2))]
-    compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px", allowed_float64=15)
+    compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px")
 
 
 @pytest.mark.slow
@@ -189,7 +183,7 @@ def test_all_detections_where_nothing_is_cut_off(pair, parity, monkeypatch):
     monkeypatch.setattr(pair[0], "MAX_DETS", 10_000)
     monkeypatch.setattr(pair[1].roi_heads, "detections_per_img", 10_000)
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(2, seed=3))]
-    compare(pair, batches(images), parity, "400 px, all detections", allowed_float64=2)
+    compare(pair, batches(images), parity, "400 px, all detections")
 
 
 def with_tiny_variances(state):
@@ -220,7 +214,7 @@ def test_epsilon_0_is_folded_into_the_weights(parity):
     _utils.overwrite_eps(peer, 0.0)
     ours = FasterRCNN.from_torchvision(old_spelling(state), bn_eps=0.0).eval()
     images = [smooth_image(320, 400, 7)]
-    compare((ours, peer), batches(images, 320, 533), parity, "epsilon 0", allowed_float64=1)
+    compare((ours, peer), batches(images, 320, 533), parity, "epsilon 0")
 
     ignored = FasterRCNN.from_torchvision(state, bn_eps=1e-5).eval()
     mine, theirs, _ = detect(ignored, peer, *batches(images, 320, 533))
@@ -240,7 +234,7 @@ def test_our_weights_in_torchvisions_model(parity):
         peer.load_state_dict(ours.to_torchvision(num_classes))
         if num_classes == 91:
             peer.roi_heads.postprocess_detections = renumbered(peer.roi_heads.postprocess_detections)
-        compare((ours, peer), images, parity, f"our weights there, {num_classes} rows", allowed_float64=1)
+        compare((ours, peer), images, parity, f"our weights there, {num_classes} rows")
 
 
 def renumbered(postprocess):
