@@ -163,9 +163,22 @@ class COCOStreamDataset(IterableDataset):
         self.source = source
         self.metadata = metadata
         self.dropped_boxes = self.skipped_images = 0
+        self._stream = self._position = None
 
     def __iter__(self):
-        return map(self._sample, self._rows())
+        self._stream = self._rows()
+        if self._position is not None:
+            self._stream.load_state_dict(self._position)
+            self._position = None
+        return map(self._sample, self._stream)
+
+    def state_dict(self) -> dict:
+        """The position in the stream, for torchdata's `StatefulDataLoader`."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Let the next iteration begin at a position."""
+        self._position = state
 
     def _rows(self):
         import datasets

@@ -14,7 +14,14 @@ from .backbone import FPN, ResNet50
 from .boxes import batched_nms, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE, TORCHVISION
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
-from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead, box_loss, full_precision
+from frcnn_common.rpn import (
+    AnchorGenerator,
+    RegionProposalNetwork,
+    RPNHead,
+    box_loss,
+    full_precision,
+    mean_over_ranks,
+)
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
 
 # %% ../nbs/api/09_detector.ipynb #ee71bb4a
@@ -156,7 +163,8 @@ class FasterRCNN(nn.Module):
             `[B, 3, H, W]`, normalized; any H and W.
         targets : list of dict, optional
             B dicts with `boxes` float `[G, 4]` (corners in pixels) and `labels` int64 `[G]` (1…num_classes - 1), on any
-            device; needed in training.
+            device; needed in training. With an int `seed`, that image's anchors and regions are sampled by it, whatever
+            else is in the batch.
         image_sizes : list of tuple, optional
             `(H, W)` of each image without its padding, to which boxes are clipped; by default that of the batch.
 
@@ -192,8 +200,10 @@ class FasterRCNN(nn.Module):
         positive = labels > 0
         goals = encode_boxes(rois[positive], torch.cat(matched), weights=self.box_weights)
         deltas = deltas[positive, labels[positive]]  # [P, 4]: those of the matched class
-        count = len(labels) if self.conventions.box_loss_over == "sampled" else None
-        return {"roi_cls": F.cross_entropy(logits, labels), "roi_box": box_loss(deltas, goals, count)}
+        box_count = len(labels) if self.conventions.box_loss_over == "sampled" else goals.numel()
+        counts = mean_over_ranks(logits.new_tensor([len(labels), box_count]))
+        roi_cls = F.cross_entropy(logits, labels, reduction="sum") / counts[0]
+        return {"roi_cls": roi_cls, "roi_box": box_loss(deltas, goals, counts[1])}
 
     def detect(self, features, proposals, image_size, image_sizes):
         """Detections of each image: score threshold, decoding, clipping, NMS within classes, the best `MAX_DETS`."""
@@ -223,4 +233,10 @@ class FasterRCNN(nn.Module):
         if targets is None or len(targets) != len(images):
             count = "none" if targets is None else len(targets)
             raise ValueError(f"training needs a target for each of the {len(images)} images, got {count}")
-        return [{key: target[key].to(images.device) for key in ("boxes", "labels")} for target in targets]
+        return [self._target_on(images.device, target) for target in targets]
+
+    def _target_on(self, device, target):
+        moved = {key: target[key].to(device) for key in ("boxes", "labels")}
+        if "seed" in target:
+            moved["generator"] = torch.Generator(device).manual_seed(target["seed"])
+        return moved

@@ -7,10 +7,11 @@ __all__ = ['RECIPES', 'Recipe', 'current_recipe']
 
 # %% ../nbs/api/10_recipes.ipynb #3677ed9c
 import os
-from dataclasses import dataclass, field, replace
+import warnings
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
-from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
 from .constants import DEVICE
@@ -46,6 +47,8 @@ class Recipe:
         Peak learning rate at this batch size, and weight decay.
     warmup_steps : int
         Steps over which the learning rate rises from 0.
+    schedule : str
+        How it falls afterwards, `"cosine"` or `"multistep"`; see `lr_factor`.
     grad_clip : float
         Largest norm of the gradient.
     amp_dtype : torch.dtype or None
@@ -77,6 +80,7 @@ class Recipe:
     steps: int
     live_steps: int
     eval_samples: int
+    schedule: str = "cosine"
     categories: tuple | None = None
     live_categories: tuple | None = None
     bars: dict = field(default_factory=dict)
@@ -85,6 +89,10 @@ class Recipe:
         """The same recipe at the length and with the categories that fit a notebook."""
         return replace(self, steps=self.live_steps, categories=self.live_categories)
 
+    def describe(self) -> dict:
+        """All settings as strings, numbers, tuples and dicts of these."""
+        return asdict(self) | {"amp_dtype": str(self.amp_dtype)}
+
     def dataset(self, split: str, max_samples: int | None = None, **options) -> COCOStreamDataset:
         """Samples of this recipe's data; `options` go to `COCOStreamDataset`."""
         source = self.source
@@ -92,15 +100,17 @@ class Recipe:
             source = openmoji.scene_stream(split, categories=self.categories)
         return COCOStreamDataset(split, max_samples, img_size=self.img_size, source=source, **options)
 
-    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> DataLoader:
+    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> StatefulDataLoader:
         """Batches `(images [B, 3, H, W], targets)`; training batches are all full."""
-        return DataLoader(
-            self.dataset(split, max_samples, **options),
-            batch_size=batch_size or self.batch_size,
-            collate_fn=frcnn_collate_fn,
-            num_workers=self.num_workers,
-            drop_last=split == "train",
-        )
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # torchdata calls what torch deprecates
+            return StatefulDataLoader(
+                self.dataset(split, max_samples, **options),
+                batch_size=batch_size or self.batch_size,
+                collate_fn=frcnn_collate_fn,
+                num_workers=self.num_workers,
+                drop_last=split == "train",
+                generator=torch.Generator(),  # its own, so that making an iterator leaves the global one alone
+            )
 
     def model(self) -> FasterRCNN:
         """A new detector on `DEVICE`."""

@@ -160,7 +160,7 @@ def sample_rois(proposals: Tensor, target: dict, size: int, pos_frac: float, pos
     proposals : Tensor
         `[K, 4]` boxes.
     target : dict
-        `boxes` `[G, 4]` and `labels` int64 `[G]`, on the device of the proposals.
+        `boxes` `[G, 4]` and `labels` int64 `[G]`, on the device of the proposals; maybe the `generator` to draw with.
     size : int
         How many regions.
     pos_frac : float
@@ -184,6 +184,6 @@ def sample_rois(proposals: Tensor, target: dict, size: int, pos_frac: float, pos
     else:
         iou, matches = box_iou(gt_boxes, rois).max(dim=0)
         labels = torch.where(iou >= pos_thr, gt_labels[matches], 0)
-    positives, negatives = subsample(labels, size, pos_frac)
+    positives, negatives = subsample(labels, size, pos_frac, target.get("generator"))
     sampled = torch.cat([positives, negatives])
     return rois[sampled], labels[sampled], gt_boxes[matches[positives]]

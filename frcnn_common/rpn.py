@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AnchorGenerator', 'RPNHead', 'flatten_levels', 'full_precision', 'assign_anchors', 'subsample',
-           'RegionProposalNetwork', 'box_loss']
+           'RegionProposalNetwork', 'box_loss', 'mean_over_ranks']
 
 # %% ../nbs/api/07_rpn.ipynb #826a5628
 import torch
@@ -168,7 +168,7 @@ def assign_anchors(anchors: Tensor, gt_boxes: Tensor, pos_thr=0.7, neg_thr=0.3) 
     return labels, matches
 
 # %% ../nbs/api/07_rpn.ipynb #ead088b4
-def subsample(labels: Tensor, size: int, pos_frac: float) -> tuple[Tensor, Tensor]:
+def subsample(labels: Tensor, size: int, pos_frac: float, generator=None) -> tuple[Tensor, Tensor]:
     """Draw a mini-batch of positives and negatives at random.
 
     Parameters
@@ -179,6 +179,8 @@ def subsample(labels: Tensor, size: int, pos_frac: float) -> tuple[Tensor, Tenso
         How many to draw, if there are as many.
     pos_frac : float
         Largest share of positives.
+    generator : torch.Generator, optional
+        Where the random numbers come from; torch's global generator by default.
 
     Returns
     -------
@@ -188,11 +190,11 @@ def subsample(labels: Tensor, size: int, pos_frac: float) -> tuple[Tensor, Tenso
     positives, negatives = (labels > 0).nonzero()[:, 0], (labels == 0).nonzero()[:, 0]
     n_pos = min(len(positives), int(size * pos_frac))
     n_neg = min(len(negatives), size - n_pos)
-    return _draw(positives, n_pos), _draw(negatives, n_neg)
+    return _draw(positives, n_pos, generator), _draw(negatives, n_neg, generator)
 
 
-def _draw(indices, n):
-    return indices[torch.randperm(len(indices), device=indices.device)[:n]]
+def _draw(indices, n, generator):
+    return indices[torch.randperm(len(indices), generator=generator, device=indices.device)[:n]]
 
 # %% ../nbs/api/07_rpn.ipynb #f8f82867
 class RegionProposalNetwork(nn.Module):
@@ -241,7 +243,7 @@ class RegionProposalNetwork(nn.Module):
         image_size : tuple of int
             `(H, W)` of the batch in pixels.
         targets : list of dict, optional
-            B dicts with `boxes` `[G, 4]`; needed in training.
+            B dicts with `boxes` `[G, 4]`, and maybe the `generator` of the image's sampling; needed in training.
         image_sizes : list of tuple, optional
             `(H, W)` of each image without its padding, to which proposals are clipped; `image_size` by default.
 
@@ -298,7 +300,7 @@ class RegionProposalNetwork(nn.Module):
         sums, counts = zip(*per_image, strict=True)
         sums, counts = torch.stack(sums), sums[0].new_tensor(counts)  # [B, 2] each: classification, box
         if self.conventions.box_loss_over == "sampled":
-            rpn_cls, rpn_box = sums.sum(dim=0) / counts[:, 0].sum()
+            rpn_cls, rpn_box = sums.sum(dim=0) / mean_over_ranks(counts[:, 0].sum())
         else:
             rpn_cls, rpn_box = (sums / counts).mean(dim=0)
         return {"rpn_cls": rpn_cls, "rpn_box": rpn_box}
@@ -307,7 +309,7 @@ class RegionProposalNetwork(nn.Module):
         """The two losses of one image as sums, and the numbers of terms in them."""
         gt_boxes = target["boxes"].to(anchors)
         labels, matches = assign_anchors(anchors, gt_boxes, self.POS_THR, self.NEG_THR)
-        positives, negatives = subsample(labels, self.RPN_BATCH, self.POS_FRAC)
+        positives, negatives = subsample(labels, self.RPN_BATCH, self.POS_FRAC, target.get("generator"))
         sampled = torch.cat([positives, negatives])
         goals = labels[sampled].to(logits)
         rpn_cls = F.binary_cross_entropy_with_logits(logits[sampled], goals, reduction="sum")
@@ -323,3 +325,16 @@ def box_loss(deltas: Tensor, goals: Tensor, count: int | None = None) -> Tensor:
     """
     count = max(deltas.numel(), 1) if count is None else count
     return F.smooth_l1_loss(deltas, goals, beta=1 / 9, reduction="sum") / count
+
+
+def mean_over_ranks(counts: Tensor) -> Tensor:
+    """The mean of each count over the processes that train together, where the total is taken as at least 1.
+
+    Each process divides its sums by it, and the mean of their gradients, which `DistributedDataParallel` takes, is that
+    of one process with all the images. Every process must call it equally often.
+    """
+    ranks = 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        ranks, counts = torch.distributed.get_world_size(), counts.clone()
+        torch.distributed.all_reduce(counts)
+    return counts.clamp(min=1) / ranks

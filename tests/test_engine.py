@@ -12,7 +12,9 @@ from frcnn_common.constants import DEVICE
 from frcnn_common.engine import Trainer, load_checkpoint, lr_factor, make_optimizer, save_checkpoint, seed_everything
 from frcnn_common.recipes import RECIPES
 
-RECIPE = replace(RECIPES["openmoji-tiny"], steps=40, warmup_steps=5, lr=0.05, optimizer="sgd", weight_decay=0.0)
+RECIPE = replace(
+    RECIPES["openmoji-tiny"], batch_size=1, steps=40, warmup_steps=5, lr=0.05, optimizer="sgd", weight_decay=0.0
+)
 
 
 class Line(nn.Module):
@@ -61,7 +63,7 @@ def test_a_run_in_two_parts_is_the_run_in_one():
 def test_gradient_is_clipped():
     model = Line().to(DEVICE)
     trainer = Trainer(model, replace(RECIPE, grad_clip=1.0, lr=1.0, warmup_steps=1))
-    entry = trainer.train_step(*batches(1000.0)[0])
+    entry = trainer.train_step(batches(1000.0)[:1])
     assert entry["grad_norm"] == pytest.approx(2000, rel=1e-3)
     assert torch.stack([model.weight.detach().flatten(), model.bias.detach()]).norm().item() == pytest.approx(
         1, rel=1e-3
@@ -69,7 +71,7 @@ def test_gradient_is_clipped():
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name():
-    with pytest.raises(FloatingPointError, match="step 0.*'a': nan"):
+    with pytest.raises(FloatingPointError, match="step 1.*'a': nan"):
         Trainer(Line().to(DEVICE), RECIPE).run(batches(float("nan")))
 
 
