@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .boxes import box_area, box_iou
 from .constants import COCO_IDS, COCO_NAMES, NUM_CLASSES
+from .engine import gather
 
 # %% ../nbs/api/12_metrics.ipynb #7f592868
 IOU_THRS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -274,6 +275,8 @@ def _to_original(row: dict, target: dict, input_size: tuple[int, int]) -> dict:
 def evaluate(model: nn.Module, loader: Iterable, *, num_classes: int = NUM_CLASSES, names=COCO_NAMES) -> Evaluation:
     """`evaluate_detections` of what `predict` gives: see there for the parameters and the scale of the boxes.
 
+    Of several processes each detects in its share of the images, and each gets the numbers of them all.
+
     Parameters
     ----------
     model : Module
@@ -290,7 +293,9 @@ def evaluate(model: nn.Module, loader: Iterable, *, num_classes: int = NUM_CLASS
     Evaluation
         The numbers, AP per class and precision-recall curves.
     """
-    return evaluate_detections(*predict(model, loader), num_classes=num_classes, names=names)
+    of_ranks = [gather(rows) for rows in predict(model, loader)]
+    predictions, targets = ([row for part in parts for row in part] for parts in of_ranks)
+    return evaluate_detections(predictions, targets, num_classes=num_classes, names=names)
 
 # %% ../nbs/api/12_metrics.ipynb #53320d70
 def proposal_recall(

@@ -55,8 +55,10 @@ class Recipe:
         Precision under autocast; None computes in float32 throughout.
     steps, live_steps : int
         Length of a whole training run, and of the one in a notebook.
-    categories, live_categories : tuple of str or None
+    categories : tuple of str or None
         COCO names that the embedded scenes are drawn from; None is all.
+    live_options : dict
+        What else is different in a notebook.
     eval_samples : int
         Validation images that a notebook evaluates on.
     bars : dict
@@ -82,12 +84,12 @@ class Recipe:
     eval_samples: int
     schedule: str = "cosine"
     categories: tuple | None = None
-    live_categories: tuple | None = None
+    live_options: dict = field(default_factory=dict)
     bars: dict = field(default_factory=dict)
 
     def live(self) -> "Recipe":
-        """The same recipe at the length and with the categories that fit a notebook."""
-        return replace(self, steps=self.live_steps, categories=self.live_categories)
+        """The same recipe at the length that fits a notebook."""
+        return replace(self, steps=self.live_steps, **self.live_options)
 
     def describe(self) -> dict:
         """All settings as strings, numbers, tuples and dicts of these."""
@@ -119,39 +121,48 @@ class Recipe:
         return model
 
 # %% ../nbs/api/10_recipes.ipynb #02dd2e47
+_TINY = {
+    "width": 16,
+    "fpn_channels": 64,
+    "fc_dim": 256,
+    "pre_nms": 500,
+    "post_nms": 200,
+    "min_sz": 4,
+    "trainable_layers": 5,
+    "checkpoint": False,
+    "box_weights": (10.0, 10.0, 5.0, 5.0),
+}
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
             name="openmoji-tiny",
             source="openmoji",
-            img_size=192,
-            batch_size=4,
+            img_size=256,
+            batch_size=8,
             num_workers=1,
-            model_options={
-                "width": 16,
-                "fpn_channels": 64,
-                "fc_dim": 256,
-                "anchor_sizes": (12, 24, 48, 96, 192),
-                "pre_nms": 500,
-                "post_nms": 200,
-                "min_sz": 4,
-                "trainable_layers": 5,
-                "checkpoint": False,
-                "box_weights": (10.0, 10.0, 5.0, 5.0),
-            },
-            roi_batch=64,
+            model_options=_TINY | {"anchor_sizes": (16, 32, 64, 128, 256)},
+            roi_batch=128,
             roi_pos_frac=0.5,
             optimizer="adamw",
-            lr=1.5e-3,
+            lr=1e-3,
             weight_decay=0.05,
-            warmup_steps=80,
+            warmup_steps=300,
             grad_clip=5.0,
             amp_dtype=None,
-            steps=20_000,
+            steps=9_600,
             live_steps=900,
+            live_options={
+                "img_size": 192,
+                "model_options": _TINY | {"anchor_sizes": (12, 24, 48, 96, 192)},
+                "batch_size": 4,
+                "roi_batch": 64,
+                "lr": 1.5e-3,
+                "warmup_steps": 80,
+                "categories": openmoji.DOZEN,
+            },
             eval_samples=500,
-            live_categories=openmoji.DOZEN,
             bars={
                 "overfit_loss": 0.5,
                 "overfit_AP50": 0.9,

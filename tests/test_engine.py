@@ -1,7 +1,13 @@
 """The training loop and checkpoints."""
 
+import json
 import os
 import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -128,3 +134,60 @@ def test_unreadable_files_are_refused_by_name(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=name):
             load_checkpoint(name)
     assert not (tmp_path / "ran").exists()
+
+
+def briefly(root, folder, *kill_at_sync):
+    """Start `briefly.py` on a folder."""
+    command = [sys.executable, root / "tests" / "briefly.py", folder, *map(str, kill_at_sync)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process):
+    """The fingerprint that a run prints at its end."""
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    return output.strip()
+
+
+def entries(folder):
+    """The log without the times."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root, tmp_path_factory):
+    """Folder and fingerprint of a run that nobody killed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, finish(briefly(root, folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_killed_at_random_moments_is_the_run_that_is_not(root, undisturbed, tmp_path, seed):
+    chance = random.Random(seed)
+    log = tmp_path / "log.jsonl"
+    for step in sorted(chance.sample(range(1, 24), 3)):
+        process = briefly(root, tmp_path)
+        while not (log.exists() and log.read_bytes().count(b"\n") >= step):
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+    assert finish(briefly(root, tmp_path)) == undisturbed[1]
+    assert entries(tmp_path) == entries(undisturbed[0])
+    assert [entry["step"] for entry in entries(tmp_path)] == list(range(1, 25))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_writes_is_the_run_that_is_not(root, undisturbed, tmp_path):
+    for sync in (1, 3, 2):  # the first checkpoint; the third; after resuming: the log is the first, so the next checkpoint
+        process = briefly(root, tmp_path, sync)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert list(tmp_path.glob("*.partial"))
+    assert finish(briefly(root, tmp_path)) == undisturbed[1]
+    assert entries(tmp_path) == entries(undisturbed[0])
+    assert not list(tmp_path.glob("*.partial"))
