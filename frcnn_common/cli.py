@@ -75,7 +75,9 @@ def train(
 
     Examples:
 
-    `frcnn train --out runs/tiny` · `frcnn train --out runs/tiny --resume`
+    `frcnn train --out runs/tiny`
+
+    `frcnn train --out runs/tiny --resume`
 
     `torchrun --nproc-per-node 2 -m frcnn_common.cli train --out runs/two`
     """
@@ -114,7 +116,9 @@ def evaluate(
 
     Examples:
 
-    `frcnn evaluate` · `frcnn evaluate --weights runs/tiny/weights.safetensors --samples 100`
+    `frcnn evaluate`
+
+    `frcnn evaluate --weights runs/tiny/weights.safetensors --samples 100`
 
     `frcnn evaluate --weights coco --data detection-datasets/coco`
     """
@@ -149,7 +153,9 @@ def detect(
 
     Examples:
 
-    `frcnn detect scene.jpg` · `frcnn detect photos/ 'more/*.png' --weights coco --score 0.7 --json`
+    `frcnn detect scene.jpg`
+
+    `frcnn detect photos/ 'more/*.png' --weights coco --score 0.7 --json`
     """
     with _one_line_errors():
         paths = _picture_files(images)

@@ -59,6 +59,8 @@ class Recipe:
         COCO names that the embedded scenes are drawn from; None is all.
     live_options : dict
         What else is different in a notebook.
+    weights : str
+        The trained detector that the chapters look into, as `Detector.load` knows it.
     eval_samples : int
         Validation images that a notebook evaluates on.
     bars : dict
@@ -85,6 +87,7 @@ class Recipe:
     schedule: str = "cosine"
     categories: tuple | None = None
     live_options: dict = field(default_factory=dict)
+    weights: str = "tiny"
     bars: dict = field(default_factory=dict)
 
     def live(self) -> "Recipe":
@@ -175,6 +178,7 @@ RECIPES = {
         Recipe(
             name="coco-r50",
             source=HUB_DATASET,
+            weights="coco",
             img_size=400,
             batch_size=16,
             num_workers=8,
