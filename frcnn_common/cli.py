@@ -66,6 +66,7 @@ def train(
     recipe: RecipeName = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
+    samples: Annotated[int | None, typer.Option(min=1, help="Images of an evaluation; by default the recipe's.")] = None,
     amp: Annotated[Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="By default the recipe's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the sampling.")] = 0,
@@ -84,7 +85,7 @@ def train(
     with _one_line_errors():
         join_processes()
         chosen = _recipe(recipe)
-        chosen = replace(chosen, steps=steps or chosen.steps)
+        chosen = replace(chosen, steps=steps or chosen.steps, eval_samples=samples or chosen.eval_samples)
         if amp is not None:
             chosen = replace(chosen, amp_dtype=PRECISIONS[amp])
         seed_everything(seed)

@@ -129,8 +129,8 @@ class Trainer:
 
     Attributes
     ----------
-    step : int
-        Steps done.
+    step, epoch : int
+        Steps done; how often the training data have come to their end.
     history : list of dict
         For every step its `step`, `lr`, `grad_norm`, `seconds`, `loss` (the sum) and the single losses, and what an
         evaluation after it gave.
@@ -143,7 +143,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, recipe)
         self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=recipe.amp_dtype == torch.float16)
         self.folder = None if folder is None else RunFolder(folder, keep)
-        self.step, self.history = 0, []
+        self.step, self.epoch, self.history = 0, 0, []
 
     def run(self, batches, steps: int | None = None, *, every=1000, evaluate=None, progress=False) -> list[dict]:
         """Train on batches until the run is `steps` long (the recipe's length by default).
@@ -178,7 +178,7 @@ class Trainer:
             raise ValueError(f"{self.folder.path} holds another run: resume it, or choose another folder")
         self.model.train()
         last = self.recipe.steps if steps is None else steps
-        stream = _endless(batches)
+        stream = self._endless(batches)
         with tqdm(total=last, initial=self.step, disable=not progress or self.rank > 0, unit="step") as bar:
             while self.step < last:
                 entry = self.train_step(list(islice(stream, self.accumulate)))
@@ -191,6 +191,18 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
         return self.history
+
+    def _endless(self, batches):
+        empty = 0
+        while empty < 2:  # a stream that goes on at its very end has nothing left the first time
+            empty += 1
+            if hasattr(getattr(batches, "dataset", None), "set_epoch"):
+                batches.dataset.set_epoch(self.epoch)
+            for batch in batches:
+                empty = 0
+                yield batch
+            self.epoch += 1
+        raise ValueError("the training data does not yield a single full batch")
 
     def train_step(self, batches: list) -> dict:
         """One step of gradient descent on the mean over some batches; its entry of the history."""
@@ -261,6 +273,7 @@ class Trainer:
     def _state(self):
         return {
             "step": self.step,
+            "epoch": self.epoch,
             "recipe": self.recipe.describe(),
             "run": {"accumulate": self.accumulate, "seed": self.seed, "ranks": self.ranks},
             "optimizer": self.optimizer.state_dict(),
@@ -305,19 +318,9 @@ class Trainer:
         set_random_states(of_rank["random"])
         if of_rank["stream"] is not None:
             batches.load_state_dict(of_rank["stream"])
-        self.step = checkpoint["step"]
+        self.step, self.epoch = checkpoint["step"], checkpoint["epoch"]
         self.history = self.folder.rewind(self.step, write=self.rank == 0)
         return self.step
-
-
-def _endless(batches):
-    empty = 0
-    while empty < 2:  # a stream that goes on at its very end has nothing left the first time
-        empty += 1
-        for batch in batches:
-            empty = 0
-            yield batch
-    raise ValueError("the training data does not yield a single full batch")
 
 
 def _position(batches):

@@ -15,7 +15,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
 from .constants import DEVICE
-from .data import HUB_DATASET, COCOStreamDataset, frcnn_collate_fn
+from .data import HUB_DATASET, Augment, COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 
 # %% ../nbs/api/10_recipes.ipynb #2646e740
@@ -57,6 +57,8 @@ class Recipe:
         Length of a whole training run, and of the one in a notebook.
     categories : tuple of str or None
         COCO names that the embedded scenes are drawn from; None is all.
+    augment : dict or None
+        Options of `Augment` for the training split; None leaves the pictures as they are.
     live_options : dict
         What else is different in a notebook.
     weights : str
@@ -86,6 +88,7 @@ class Recipe:
     eval_samples: int
     schedule: str = "cosine"
     categories: tuple | None = None
+    augment: dict | None = None
     live_options: dict = field(default_factory=dict)
     weights: str = "tiny"
     bars: dict = field(default_factory=dict)
@@ -95,14 +98,18 @@ class Recipe:
         return replace(self, steps=self.live_steps, **self.live_options)
 
     def describe(self) -> dict:
-        """All settings as strings, numbers, tuples and dicts of these."""
-        return asdict(self) | {"amp_dtype": str(self.amp_dtype)}
+        """What a training run depends on, as strings, numbers, tuples and dicts of these."""
+        of_notebooks = ("bars", "eval_samples", "live_options", "live_steps", "weights")
+        settings = asdict(self) | {"amp_dtype": str(self.amp_dtype)}
+        return {name: value for name, value in settings.items() if name not in of_notebooks}
 
     def dataset(self, split: str, max_samples: int | None = None, **options) -> COCOStreamDataset:
         """Samples of this recipe's data; `options` go to `COCOStreamDataset`."""
         source = self.source
         if source == "openmoji":
             source = openmoji.scene_stream(split, categories=self.categories)
+        if self.augment is not None and split == "train":
+            options = {"augment": Augment(**self.augment)} | options
         return COCOStreamDataset(split, max_samples, img_size=self.img_size, source=source, **options)
 
     def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> StatefulDataLoader:
@@ -191,6 +198,7 @@ RECIPES = {
             warmup_steps=1000,
             grad_clip=10.0,
             amp_dtype=torch.float16,
+            augment={"flip": 0.5},
             steps=90_000,
             live_steps=2_000,
             eval_samples=500,

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from frcnn_common import COCOStreamDataset, frcnn_collate_fn
-from frcnn_common.data import clean_boxes, denormalize, normalize
+from frcnn_common.data import Augment, clean_boxes, denormalize, normalize
 
 
 def make_rows(ids, size=(40, 20), boxes=None):
@@ -190,3 +190,43 @@ def test_collate_stacks_images_and_keeps_targets():
     images, targets = frcnn_collate_fn(batch)
     assert images.shape == (2, 3, 4, 5)
     assert isinstance(targets, list) and [len(target["boxes"]) for target in targets] == [0, 2]
+
+
+def square_sample():
+    """A white square on black, and its box."""
+    image = torch.zeros(3, 32, 32)
+    image[:, 4:12, 2:10] = 1
+    return image, {"boxes": torch.tensor([[2.0, 4, 10, 12]]), "labels": torch.tensor([5])}
+
+
+def test_mirrored_by_hand():
+    image, target = Augment(flip=1.0)(*square_sample())
+    assert target["boxes"].tolist() == [[22.0, 4.0, 30.0, 12.0]] and target["labels"].tolist() == [5]
+    assert torch.equal(image, square_sample()[0].flip(2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_go_along_with_the_picture(seed):
+    torch.manual_seed(seed)
+    image, target = Augment(scales=(0.5, 2.0))(*square_sample())
+    assert image.shape == (3, 32, 32) and len(target["boxes"]) == len(target["labels"])
+    bright = (image[0] > 0.5).nonzero()
+    if len(target["boxes"]) == 0:
+        assert len(bright) == 0
+    else:
+        seen = torch.cat([bright.amin(0).flip(0), bright.amax(0).flip(0) + 1]).float()
+        assert (target["boxes"][0] - seen).abs().max() <= 1
+        assert target["boxes"].min() >= 0 and target["boxes"].max() <= 32
+
+
+def test_augmentation_depends_on_image_and_epoch_alone():
+    source = stream(12)
+    data = COCOStreamDataset(img_size=16, source=source, metadata=True, augment=Augment())
+
+    def mirrored(workers, epoch):
+        data.set_epoch(epoch)
+        loader = DataLoader(data, 2, collate_fn=frcnn_collate_fn, num_workers=workers)
+        return {int(t["image_id"]): t["boxes"][0, 0].item() > 0 for _, targets in loader for t in targets}
+
+    first = mirrored(0, 0)
+    assert len(set(first.values())) == 2 and first == mirrored(2, 0) == mirrored(0, 0) != mirrored(0, 1)

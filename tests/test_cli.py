@@ -1,0 +1,111 @@
+"""The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from frcnn_common.cli import app
+from frcnn_common.openmoji import draw_scene
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two scenes, a text file, and something that calls itself a picture."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in (5, 8):
+        (pictures / f"scene{number}.jpg").write_bytes(draw_scene(number, "val")["image"]["bytes"])
+    (pictures / "notes.txt").write_text("not a picture")
+    return pictures
+
+
+def test_detect_draws_and_writes_coco_json(folder, tmp_path):
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["detections.json", "scene5.png", "scene8.png"]
+    assert max(Image.open(tmp_path / "out" / "scene5.png").size) == pytest.approx(800, abs=1)
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == [str(folder / f"scene{n}.jpg") for n in (5, 8)]
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert len(names) == 80 and names[90] == "toothbrush" and document["annotations"]
+    for found in document["annotations"]:
+        image = document["images"][found["image_id"] - 1]
+        x, y, width, height = found["bbox"]
+        assert 0 <= x and x + width <= image["width"] + 0.01 and y + height <= image["height"] + 0.01
+        assert found["score"] >= 0.5 and names[found["category_id"]] in result.output
+
+
+def test_a_pattern_and_equal_names(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "scene5.jpg").write_bytes((folder / "scene5.jpg").read_bytes())
+    result = run(app, ["detect", str(tmp_path / "*" / "scene5.jpg"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5-2.png", "scene5.png"]
+
+
+def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no picture")
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and "broken.png" in result.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5.png", "scene8.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["detect", "nowhere.jpg"], "nowhere.jpg"),
+        (["detect", "--weights", "nowhere.pt", "PICTURE"], "nowhere.pt"),
+        (["evaluate", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["train", "--recipe", "coco", "--out", "never"], "openmoji-tiny, coco-r50"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_culprit(folder, tmp_path, monkeypatch, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    result = run(app, [str(folder / "scene5.jpg") if a == "PICTURE" else a for a in arguments])
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1 and result.output.startswith("frcnn: ") and named in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_wrong_option_is_a_usage_error():
+    assert run(app, ["detect", "--score", "2", "a.jpg"]).exit_code == 2
+    assert run(app, ["train"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "info"])
+def test_help_has_an_example(command):
+    result = run(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert command == "info" or f"frcnn {command}" in result.output
+
+
+def test_info_in_a_process_of_its_own():
+    result = subprocess.run(
+        [sys.executable, "-m", "frcnn_common.cli", "info"], capture_output=True, text=True, check=True
+    )
+    assert "torch" in result.stdout and "openmoji-tiny.safetensors" in result.stdout
+
+
+@pytest.mark.slow
+def test_train_evaluate_resume(tmp_path):
+    out = tmp_path / "run"
+    options = ["train", "--recipe", "openmoji-tiny", "--out", str(out)]
+    assert run(app, [*options, "--steps", "2", "--samples", "4"]).exit_code == 0
+    assert {"log.jsonl", "step_00000002.pt", "weights.safetensors"} <= {p.name for p in out.iterdir()}
+    again = run(app, [*options, "--steps", "2"])
+    assert again.exit_code == 1 and "another run" in again.output
+    longer = run(app, [*options, "--steps", "3", "--resume"])
+    assert longer.exit_code == 1 and "steps is 3 here, 2 there" in longer.output
+    same = run(app, [*options, "--steps", "2", "--resume"])
+    assert same.exit_code == 0 and "after step 2" in same.output
+    weights = str(out / "weights.safetensors")
+    measured = run(app, ["evaluate", "--weights", weights, "--samples", "4", "--json", str(tmp_path / "ap.json")])
+    assert measured.exit_code == 0, measured.output
+    assert json.loads((tmp_path / "ap.json").read_text())["images"] == 4

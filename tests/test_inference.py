@@ -1,0 +1,164 @@
+"""Detectors from files: what is stored comes back, pictures keep their own pixels, other files are refused by name."""
+
+import io
+import os
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from frcnn_common import COCO_NAMES, FasterRCNN
+from frcnn_common.boxes import box_iou
+from frcnn_common.constants import DEVICE
+from frcnn_common.data import to_input
+from frcnn_common.engine import Trainer, save_checkpoint
+from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
+from frcnn_common.metrics import evaluate, predict
+from frcnn_common.openmoji import draw_scene
+from frcnn_common.recipes import RECIPES
+
+TINY = RECIPES["openmoji-tiny"]
+SMALL = replace(
+    TINY, img_size=64, batch_size=1, steps=1,
+    model_options=TINY.model_options | {"width": 4, "fpn_channels": 16, "fc_dim": 32},
+)  # fmt: skip
+
+
+def scene(number, **options):
+    row = draw_scene(number, "val", **options)
+    boxes, labels = torch.tensor(row["objects"]["bbox"]), torch.tensor(row["objects"]["category"]) + 1
+    return Image.open(io.BytesIO(row["image"]["bytes"])), boxes, labels
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Detector.load("tiny")
+
+
+def test_matrices_are_stored_in_half_and_vectors_as_they_are(tmp_path):
+    model = SMALL.model()
+    model.backbone.stem[1].running_var.fill_(1e6)  # more than half precision can hold
+    save_detector(tmp_path / "new" / "a.safetensors", model, SMALL)
+    assert os.listdir(tmp_path / "new") == ["a.safetensors"]
+    loaded, settings = load_detector(tmp_path / "new" / "a.safetensors")
+    assert settings["img_size"] == 64 and not loaded.training
+    for name, value in model.state_dict().items():
+        expected = value.half().float() if value.ndim > 1 else value
+        assert torch.equal(loaded.state_dict()[name].to(value.device), expected.to(value.dtype)), name
+
+
+def test_a_checkpoint_of_the_trainer_is_a_detector(tmp_path):
+    trainer = Trainer(SMALL.model(), SMALL, tmp_path)
+    trainer.run(SMALL.loader("train", metadata=True))
+    model, settings = load_detector(tmp_path / "step_00000001.pt")
+    assert settings["img_size"] == 64
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), trainer.model.state_dict().values()))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_older_module_is_a_detector(tmp_path):
+    old = FasterRCNN(5)
+    save_checkpoint(tmp_path / "old.pt", old, num_classes=5, steps_trained=5, final_losses={})
+    model, settings = load_detector(tmp_path / "old.pt")
+    assert settings["img_size"] == 400 and torch.equal(model.predictor.cls.weight.cpu(), old.predictor.cls.weight)
+
+
+def test_other_files_are_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        load_detector(tmp_path / "missing.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(open(SHIPPED, "rb").read()[:5000])
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    stranger = {"frcnn_common": '{"recipe": "x", "img_size": 64, "model_options": {}}'}
+    save_file({"a": torch.zeros(1)}, tmp_path / "stranger.safetensors", metadata=stranger)
+    torch.save({"model_state_dict": {"a": torch.zeros(1)}}, tmp_path / "stranger.pt")
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Malicious(tmp_path / "ran")))
+    for name in ("torn.safetensors", "foreign.safetensors", "stranger.safetensors", "stranger.pt", "evil.pt"):
+        with pytest.raises(ValueError, match=name):
+            load_detector(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_the_shipped_file_is_small_and_half():
+    state = load_file(SHIPPED)
+    assert os.path.getsize(SHIPPED) < 12e6
+    assert state["box_head.fc1.weight"].dtype == torch.float16
+    assert state["backbone.stem.1.running_var"].dtype == torch.float32
+
+
+def test_it_finds_what_predict_finds(tiny):
+    loader = TINY.loader("val", 3, batch_size=3, metadata=True)
+    expected, targets = predict(tiny.model, loader)
+    pictures = TINY.dataset("val", 3).pictures()
+    for (picture, truth), wanted, target in zip(pictures, expected, targets, strict=True):
+        found = tiny(picture, score=0.05)
+        torch.testing.assert_close(truth["boxes"], target["boxes"], rtol=0, atol=0.01)
+        assert found["labels"].tolist() == wanted["labels"].tolist()
+        torch.testing.assert_close(found["boxes"], wanted["boxes"], rtol=1e-3, atol=0.05)
+
+
+def test_boxes_are_in_the_pixels_of_the_picture(tiny):
+    """A picture of twice the size has boxes of twice the size."""
+    small, _, _ = scene(5)
+    large = small.resize((2 * small.width, 2 * small.height), Image.Resampling.NEAREST)
+    one, two = tiny(small), tiny(large)
+    assert len(one["boxes"]) and one["labels"].tolist() == two["labels"].tolist()
+    assert box_iou(2 * one["boxes"], two["boxes"]).diagonal().min() > 0.8
+
+
+def test_a_rotation_that_exif_asks_for_is_applied(tiny):
+    upright, _, _ = scene(5)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn to the right
+    data = io.BytesIO()
+    upright.rotate(90, expand=True).save(data, "PNG", exif=exif)
+    assert tiny(Image.open(data))["boxes"].tolist() == tiny(upright)["boxes"].tolist() != []
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_any_mode(tiny, mode):
+    image = Image.new("L", (50, 30), 90).point(lambda v: 300 * v, mode="I;16") if mode == "I;16" else None
+    found = tiny(image or Image.new("RGB", (50, 30), "green").convert(mode))
+    assert found["boxes"].shape[1] == 4
+
+
+def test_coco_weights_follow_torchvisions_rule_of_size():
+    detector = Detector(FasterRCNN(3, width=4, fpn_channels=16, fc_dim=32).to(DEVICE), name="coco")
+    batch, sizes = detector._prepare(Image.new("RGB", (200, 100)))
+    assert sizes == [(666, 1332)] and batch.shape == (1, 3, 672, 1344)
+    batch, sizes = detector._prepare(Image.new("RGB", (100, 100)))
+    assert sizes == [(800, 800)] and batch.shape == (1, 3, 800, 800)
+
+
+def test_input_of_a_square_is_the_data_sets():
+    image = Image.effect_noise((30, 20), 80)
+    assert torch.equal(Detector(SMALL.model(), 64)._prepare(image)[0][0], to_input(image, 64))
+
+
+@pytest.mark.long
+def test_the_shipped_detector_has_learned():
+    """The numbers of the model card, by the card's own set: all 500 validation scenes."""
+    numbers = evaluate(Detector.load("tiny").model, TINY.loader("val", metadata=True)).summary()
+    assert numbers["AP"] > 0.6 and numbers["AP50"] > 0.8
+
+
+def test_the_shipped_detector_finds_most_of_forty_scenes(tiny):
+    hits = total = 0
+    for number in range(40):
+        picture, boxes, labels = scene(number)
+        found = tiny(picture)
+        total += len(boxes)
+        if len(found["boxes"]):
+            same = labels[:, None] == found["labels"]
+            hits += int(((box_iou(boxes, found["boxes"]) > 0.5) & same).any(dim=1).sum())
+    assert hits > 0.7 * total and len(COCO_NAMES) == 81
