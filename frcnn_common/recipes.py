@@ -179,7 +179,8 @@ RECIPES = {
                 "live_loss": 2.0,
                 "rpn_recall100": 0.40,
                 "recall100": 0.70,
-                "AP50": 0.30,
+                "live_AP50": 0.30,
+                "AP50": 0.80,
             },
         ),
         Recipe(
@@ -208,7 +209,8 @@ RECIPES = {
                 "live_loss": 2.5,
                 "rpn_recall100": 0.25,
                 "recall100": 0.40,
-                "AP50": 0.02,
+                "live_AP50": 0.02,
+                "AP50": 0.40,
             },
         ),
     )
