@@ -1,0 +1,112 @@
+"""Write the figures of the model card: python tools/model_card.py RUN_FOLDER
+
+The folder is one that `frcnn train` wrote. Its weights go into the package, and are then measured from the shipped file
+on all 500 validation scenes by COCO's own tool, `pycocotools`; the log, as means over 50 steps, and the numbers go into
+`book/_data/openmoji-tiny.json`, from which the page is made.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import measure
+
+from frcnn_common.constants import COCO_NAMES
+from frcnn_common.engine import load_checkpoint
+from frcnn_common.inference import SHIPPED, Detector
+from frcnn_common.metrics import Evaluation, error_breakdown, evaluate_detections, predict, proposal_recall
+from frcnn_common.recipes import RECIPES
+
+EVERY = 50
+
+
+def as_coco(rows):
+    """Boxes of some images in COCO's format, with our labels as ids."""
+    annotations = []
+    for number, row in enumerate(rows, start=1):
+        scores = row.get("scores", torch.ones(len(row["boxes"]))).tolist()
+        for (x1, y1, x2, y2), label, score in zip(
+            row["boxes"].double().tolist(), row["labels"].tolist(), scores, strict=True
+        ):
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label, "score": score}
+            annotations.append(
+                entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+            )
+    data = COCO()
+    categories = [{"id": label, "name": name} for label, name in enumerate(COCO_NAMES)][1:]
+    images = [{"id": number} for number in range(1, len(rows) + 1)]
+    data.dataset = {"images": images, "annotations": annotations, "categories": categories}
+    data.createIndex()
+    return data
+
+
+def twelve_numbers(predictions, targets):
+    """COCO's summary by pycocotools."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(as_coco(targets), as_coco(predictions), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(list(Evaluation.__dataclass_fields__)[:12], evaluation.stats.tolist(), strict=True))
+
+
+def curve(log):
+    """Means of the log over `EVERY` steps, and the evaluations."""
+    losses = ("loss", "rpn_cls", "rpn_box", "roi_cls", "roi_box", "grad_norm", "lr")
+    parts = [log[start : start + EVERY] for start in range(0, len(log), EVERY)]
+    means = [
+        {"step": part[-1]["step"]} | {key: round(sum(e[key] for e in part) / len(part), 5) for key in losses}
+        for part in parts
+    ]
+    evaluations = [
+        {"step": e["step"]} | {key: round(e[key], 4) for key in ("AP", "AP50", "AP75")} for e in log if "AP" in e
+    ]
+    return means, evaluations
+
+
+def main(folder):
+    """Measure the weights of a run and write the card's figures."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    checkpoint = load_checkpoint(folder / f"step_{log[-1]['step']:08}.pt")
+    shutil.copy(folder / "weights.safetensors", SHIPPED)
+    recipe = RECIPES[checkpoint["recipe"]["name"]]
+    predictions, targets = predict(Detector.load("tiny").model, recipe.loader("val", metadata=True))
+    evaluation, breakdown = evaluate_detections(predictions, targets), error_breakdown(predictions, targets)
+    recall = proposal_recall([row["proposals"] for row in predictions], targets, limits=(100, 1000))
+    means, evaluations = curve(log)
+    images = recipe.batch_size * checkpoint["run"]["ranks"] * checkpoint["run"]["accumulate"]
+    card = {
+        "recipe": {key: str(value) for key, value in checkpoint["recipe"].items()},
+        "run": checkpoint["run"] | {"steps": log[-1]["step"], "images_per_step": images},
+        "seconds_in_steps": round(sum(entry["seconds"] for entry in log)),
+        "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
+        "objects": sum(len(row["labels"]) for row in targets),
+        "scenes": len(targets),
+        "pycocotools": twelve_numbers(predictions, targets),
+        "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
+        "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},
+        "errors": {
+            "counts": breakdown.counts,
+            "gains": {kind: round(gain, 4) for kind, gain in breakdown.gains.items()},
+        },
+        "log": means,
+        "evaluations": evaluations,
+    }
+    (ROOT / "book" / "_data").mkdir(exist_ok=True)
+    (ROOT / "book" / "_data" / "openmoji-tiny.json").write_text(json.dumps(card, indent=1) + "\n")
+    print(json.dumps(card["pycocotools"], indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
