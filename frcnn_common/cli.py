@@ -66,6 +66,9 @@ def train(
     recipe: RecipeName = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,
+    backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub.")] = None,
     amp: Annotated[Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="By default the recipe's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the sampling.")] = 0,
@@ -79,12 +82,20 @@ def train(
 
     `frcnn train --out runs/tiny --resume`
 
+    `frcnn train --recipe coco-r50 --batch-size 8 --out runs/coco`
+
     `torchrun --nproc-per-node 2 -m frcnn_common.cli train --out runs/two`
     """
     with _one_line_errors():
         join_processes()
         chosen = _recipe(recipe)
         chosen = replace(chosen, steps=steps or chosen.steps)
+        if batch_size is not None:
+            chosen = chosen.with_batch_size(batch_size)
+        if backbone_weights is not None:
+            chosen = replace(chosen, model_options=chosen.model_options | {"backbone_weights": backbone_weights})
+        if revision is not None:
+            chosen = replace(chosen, revision=revision)
         if amp is not None:
             chosen = replace(chosen, amp_dtype=PRECISIONS[amp])
         seed_everything(seed)
