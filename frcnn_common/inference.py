@@ -75,13 +75,14 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
 
 def _read_safetensors(path):
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
 
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             settings = (file.metadata() or {}).get("frcnn_common")
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
+        state = {name: value.float() for name, value in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if settings is None:
@@ -174,6 +175,7 @@ class Detector:
         from torchvision.models.detection.transform import GeneralizedRCNNTransform
         from torchvision.transforms.functional import to_tensor
 
-        transform = GeneralizedRCNNTransform(800, 1333, IMAGENET_MEAN.flatten().tolist(), IMAGENET_STD.flatten().tolist())
+        mean, std = IMAGENET_MEAN.flatten().tolist(), IMAGENET_STD.flatten().tolist()
+        transform = GeneralizedRCNNTransform(800, 1333, mean, std)
         batch, _ = transform.eval()([to_tensor(image.convert("RGB"))])
         return batch.tensors, batch.image_sizes

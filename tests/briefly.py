@@ -1,4 +1,4 @@
-"""A short training run on the embedded scenes, which tests kill and resume: `python briefly.py FOLDER [KILL_AT_SYNC]`."""
+"""A short training run on the embedded scenes, which tests kill: `python briefly.py FOLDER [KILL_AT_SYNC]`."""
 
 import hashlib
 import os

@@ -1,10 +1,14 @@
 """Recipes: which one is current, and that each gives data and a model that fit together."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from frcnn_common import data
-from frcnn_common.recipes import RECIPES, current_recipe
+from frcnn_common.engine import lr_factor
+from frcnn_common.recipes import RECIPES, Recipe, current_recipe, memory_estimate
 
 
 def test_the_environment_chooses(monkeypatch):
@@ -43,9 +47,50 @@ def test_hub_recipe_asks_the_hub(monkeypatch):
     recipe = RECIPES["coco-r50"]
     dataset = recipe.dataset("validation", 5)
     assert (dataset.source, dataset.split, dataset.img_size) == ("detection-datasets/coco", "val", 400)
+    assert dataset.revision == data.HUB_REVISION and replace(recipe, revision="abc").dataset("val").revision == "abc"
     assert recipe.model_options["backbone_weights"] == "IMAGENET1K_V2" and recipe.amp_dtype == torch.float16
 
 
-def test_learning_rate_of_the_hub_recipe_follows_the_linear_rule():
+def test_the_hub_recipe_is_the_1x_schedule_of_the_references():
+    """0.02 for 16 images, a tenth after 60,000 of 90,000 steps, a hundredth after 80,000."""
     recipe = RECIPES["coco-r50"]
-    assert recipe.lr == pytest.approx(0.02 * recipe.batch_size / 16)
+    rates = [
+        recipe.lr * lr_factor(step, recipe.steps, recipe.warmup_steps, recipe.schedule)
+        for step in (0, 999, 59_999, 60_000, 79_999, 80_000, 89_999)
+    ]
+    assert recipe.batch_size == 16 and rates == pytest.approx([2e-5, 0.02, 0.02, 2e-3, 2e-3, 2e-4, 2e-4])
+
+
+def test_another_batch_size_scales_the_learning_rate():
+    recipe = RECIPES["coco-r50"].with_batch_size(4)
+    assert recipe.lr == pytest.approx(0.005) and recipe.loader("val").batch_size == 4
+
+
+class OneConvolution(nn.Conv2d):
+    """A model whose memory can be told by hand: 3 → 8 channels, 3 × 3, and a ReLU."""
+
+    def forward(self, images, targets):
+        return super().forward(images).relu()
+
+
+def test_memory_of_one_convolution_by_hand(monkeypatch):
+    """Kept are the pictures, 3 channels, and the ReLU's result, 8; in half precision also the 216 weights."""
+    monkeypatch.setattr(Recipe, "model", lambda recipe: OneConvolution(3, 8, 3, padding=1, bias=False))
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=32, batch_size=5)
+    parts = {"parameters": 216 * 4, "gradients": 216 * 4, "optimizer": 216 * 8}
+    assert memory_estimate(recipe) == parts | {"copies": 0, "activations": 5 * 11 * 32**2 * 4}
+    half = replace(recipe, amp_dtype=torch.float16, optimizer="sgd")
+    parts["optimizer"] = 216 * 4
+    assert memory_estimate(half) == parts | {"copies": 216 * 2, "activations": 5 * 11 * 32**2 * 2}
+
+
+@pytest.mark.slow
+def test_the_hub_recipe_fits_16_gigabytes():
+    """Fixed are the stem's 64·3·49 weights, 212,992 of layer 1, and two for each of the norms' 26,560 channels."""
+    estimate = memory_estimate(RECIPES["coco-r50"])
+    trainable = 41_757_156 - 64 * 3 * 49 - 212_992 - 2 * 26_560
+    assert estimate["parameters"] == 41_757_156 * 4
+    assert estimate["gradients"] == estimate["optimizer"] == trainable * 4
+    head = 512 * 256 * 7 * 7 * 2  # what the box head sees of one image, in half precision
+    assert estimate["activations"] > 16 * head and 0 < estimate["copies"] < trainable * 2
+    assert sum(estimate.values()) < 16e9

@@ -1,0 +1,128 @@
+"""The recipe of the GPU as far as it goes without one: COCO's rows from a Hub on the loopback, through training."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import torchvision
+from hub import Hub
+
+from frcnn_common import COCOStreamDataset
+from frcnn_common.data import HUB_DATASET
+from frcnn_common.engine import load_checkpoint
+from frcnn_common.openmoji import draw_scene, scene_stream
+
+SPLITS = {"train": (20, 4), "val": (5, 2)}  # rows, files
+
+STREAM = """
+import json, sys
+from torch.utils.data import DataLoader
+from frcnn_common import COCOStreamDataset
+for split, workers in ("train", 0), ("train", 2), ("val", 0), ("val", 2):
+    samples = COCOStreamDataset(split, img_size=32, revision=sys.argv[1], metadata=True)
+    loader = DataLoader(samples, batch_size=None, num_workers=workers)
+    seen = [(target["image_id"].item(), target["boxes"].tolist(), image.sum().item()) for image, target in loader]
+    print(json.dumps([split, workers, seen]))
+"""
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Scenes by split, as a table in the Hub's columns."""
+    columns = scene_stream().features
+    return {
+        split: datasets.Dataset.from_list([draw_scene(i, split, longest=64) for i in range(count)], features=columns)
+        for split, (count, _) in SPLITS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def hub(rows):
+    """The Hub with these scenes, in several files."""
+    files = {}
+    for split, (_, shards) in SPLITS.items():
+        for shard in range(shards):
+            parquet = io.BytesIO()
+            rows[split].shard(shards, shard).to_parquet(parquet)
+            files[f"data/{split}-{shard:05}-of-{shards:05}.parquet"] = parquet.getvalue()
+    with Hub(HUB_DATASET, files) as hub:
+        yield hub
+
+
+def run(hub, home, *command):
+    """What a Python process that uses this Hub prints."""
+    command, environment = [sys.executable, *command], hub.environment(home)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def revisions(hub, start):
+    """The revisions that the Hub was asked for since its n-th request."""
+    parts = [path.split("/") for _, path, _ in hub.requests[start:]]
+    return {p[p.index(word) + 1] for p in parts for word in ("revision", "tree", "resolve") if word in p}
+
+
+@pytest.mark.slow
+def test_every_row_of_the_asked_revision_arrives_once(hub, rows, tmp_path):
+    start = len(hub.requests)
+    printed = [json.loads(line) for line in run(hub, tmp_path, "-c", STREAM, hub.commit).splitlines()]
+    assert [case[:2] for case in printed] == [["train", 0], ["train", 2], ["val", 0], ["val", 2]]
+    for split, _, seen in printed:
+        local = COCOStreamDataset(split, img_size=32, source=rows[split].to_iterable_dataset(), metadata=True)
+        expected = [
+            (target["image_id"].item(), target["boxes"].tolist(), image.sum().item()) for image, target in local
+        ]
+        assert sorted(map(tuple, seen)) == sorted(expected) and len(expected) == SPLITS[split][0]
+    assert revisions(hub, start) == {hub.commit}
+
+
+def test_an_unknown_revision_is_an_error(hub, tmp_path):
+    code = "from frcnn_common import COCOStreamDataset; next(iter(COCOStreamDataset(revision='gone')))"
+    with pytest.raises(AssertionError, match="gone"):
+        run(hub, tmp_path, "-c", code)
+
+
+def random_resnet50(path):
+    """A file as torchvision's `resnet50` stores it, of random weights whose blocks add little to their input."""
+    state = torchvision.models.resnet50(weights=None).state_dict()
+    for key in [key for key in state if key.endswith("bn3.weight")]:
+        state[key] *= 0.2  # as it stays fixed, 1 would double the variance in each of the 16 blocks
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("amp", "batch", "steps"),
+    [
+        pytest.param("bf16", 2, 2, marks=pytest.mark.slow),
+        pytest.param("fp16", 1, 2, marks=pytest.mark.long),  # the recipe's own: a processor computes it slowly
+    ],
+)
+def test_the_recipe_trains_at_full_size(hub, amp, batch, steps):
+    start = len(hub.requests)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        given = random_resnet50(folder / "resnet50.pth")
+        command = f"-m frcnn_common.cli train --recipe coco-r50 --revision {hub.commit} --amp {amp} --steps {steps}"
+        options = f"--batch-size {batch} --backbone-weights {folder}/resnet50.pth --out {folder}/run"
+        run(hub, folder / "home", *command.split(), *options.split())
+        log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+        checkpoint = load_checkpoint(folder / f"run/step_{steps:08}.pt")
+    assert [entry["step"] for entry in log] == list(range(1, steps + 1))
+    assert all(math.isfinite(entry["loss"]) and entry["rpn_cls"] > 0 < entry["roi_cls"] for entry in log)
+    assert log[0]["lr"] == pytest.approx(0.02 * batch / 16 / 1000)  # the first of a thousand steps of warm-up
+    assert "AP50" in log[-1]
+    trained = checkpoint["model_state_dict"]
+    assert torch.equal(trained["backbone.layer1.2.conv3.weight"], given["layer1.2.conv3.weight"])
+    changed = not torch.equal(trained["backbone.layer4.2.conv3.weight"], given["layer4.2.conv3.weight"])
+    assert changed == any(math.isfinite(entry["grad_norm"]) for entry in log)  # float16 skips steps that overflow
+    assert bool(checkpoint["scaler"]) == (amp == "fp16")
+    assert revisions(hub, start) == {hub.commit}
