@@ -183,11 +183,7 @@ def test_a_run_that_is_killed_at_random_moments_is_the_run_that_is_not(root, und
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_is_the_run_that_is_not(root, undisturbed, tmp_path):
-    for sync in (
-        1,
-        3,
-        2,
-    ):  # the first checkpoint; the third; after resuming: the log is the first, so the next checkpoint
+    for sync in (1, 3, 2):  # resuming syncs the log first, so the last two are checkpoints, too
         process = briefly(root, tmp_path, sync)
         process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_a_checkpoint_of_the_older_module_is_a_detector(tmp_path):
 def test_other_files_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         load_detector(tmp_path / "missing.safetensors")
-    (tmp_path / "torn.safetensors").write_bytes(open(SHIPPED, "rb").read()[:5000])
+    (tmp_path / "torn.safetensors").write_bytes(Path(SHIPPED).read_bytes()[:5000])
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     stranger = {"frcnn_common": '{"recipe": "x", "img_size": 64, "model_options": {}}'}
     save_file({"a": torch.zeros(1)}, tmp_path / "stranger.safetensors", metadata=stranger)
