@@ -214,7 +214,7 @@ class Trainer:
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip).item()
         losses = {name: sum(value[name] for value in values) / len(values) for name in values[0]}
         if not self.scaler.is_enabled() and not math.isfinite(grad_norm):
-            raise FloatingPointError(f"step {self.step + 1}: the gradient is not finite: the losses are {losses}")
+            raise FloatingPointError(f"step {self.step + 1}: the gradient is not finite, the losses are: {losses}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1

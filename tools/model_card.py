@@ -87,7 +87,7 @@ def main(folder):
     means, evaluations = curve(log)
     images = recipe.batch_size * checkpoint["run"]["ranks"] * checkpoint["run"]["accumulate"]
     card = {
-        "recipe": {key: str(value) for key, value in checkpoint["recipe"].items()},
+        "recipe": {key: str(value) for key, value in checkpoint["recipe"].items() if key in recipe.describe()},
         "run": checkpoint["run"] | {"steps": log[-1]["step"], "images_per_step": images},
         "seconds_in_steps": round(sum(entry["seconds"] for entry in log)),
         "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
