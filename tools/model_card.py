@@ -6,6 +6,7 @@ on all 500 validation scenes by COCO's own tool, `pycocotools`; the log, as mean
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
@@ -93,6 +94,7 @@ def main(folder):
         "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
         "objects": sum(len(row["labels"]) for row in targets),
         "scenes": len(targets),
+        "sha256": hashlib.sha256(Path(SHIPPED).read_bytes()).hexdigest(),
         "pycocotools": twelve_numbers(predictions, targets),
         "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
         "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},
