@@ -106,7 +106,7 @@ def test_impossible_boxes_are_refused_by_name(box, category, message):
 def test_split_names(monkeypatch):
     asked = []
 
-    def load_dataset(name, *, split, streaming):
+    def load_dataset(name, *, split, streaming, revision):
         asked.append((name, split, streaming))
         return stream(2)
 

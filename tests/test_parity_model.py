@@ -256,7 +256,7 @@ def spread(candidates, count):
     return candidates[torch.linspace(0, len(candidates) - 1, count).long()] if count else candidates[:0]
 
 
-def our_rule(labels, size, pos_frac):
+def our_rule(labels, size, pos_frac, generator=None):
     """In place of `subsample`."""
     positives = spread((labels > 0).nonzero()[:, 0], int(size * pos_frac))
     return positives, spread((labels == 0).nonzero()[:, 0], size - len(positives))
