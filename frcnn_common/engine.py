@@ -278,7 +278,6 @@ class Trainer:
             "run": {"accumulate": self.accumulate, "seed": self.seed, "ranks": self.ranks},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "num_classes": getattr(self.model, "num_classes", None),
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         }
 

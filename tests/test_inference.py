@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from frcnn_common import COCO_NAMES, FasterRCNN
+from frcnn_common import FasterRCNN
 from frcnn_common.boxes import box_iou
 from frcnn_common.constants import DEVICE
 from frcnn_common.data import to_input
@@ -178,4 +178,4 @@ def test_the_shipped_detector_finds_most_of_forty_scenes(tiny):
         if len(found["boxes"]):
             same = labels[:, None] == found["labels"]
             hits += int(((box_iou(boxes, found["boxes"]) > 0.5) & same).any(dim=1).sum())
-    assert hits > 0.7 * total and len(COCO_NAMES) == 81
+    assert hits > 0.7 * total
