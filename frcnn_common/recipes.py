@@ -11,6 +11,7 @@ import warnings
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
+from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
@@ -120,8 +121,8 @@ class Recipe:
         options = {"img_size": self.img_size, "source": source, "revision": self.revision} | options
         return COCOStreamDataset(split, max_samples, **options)
 
-    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> StatefulDataLoader:
-        """Batches `(images [B, 3, H, W], targets)`; training batches are all full."""
+    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> DataLoader:
+        """Batches `(images [B, 3, H, W], targets)`; training batches are all full. It can be resumed anywhere."""
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # torchdata calls what torch deprecates
             return StatefulDataLoader(
                 self.dataset(split, max_samples, **options),
