@@ -76,6 +76,12 @@ def is_local(url):
     return not urlsplit(url).scheme and not urlsplit(url).netloc
 
 
+def test_no_page_shows_an_address_in_memory(pages):
+    """As the signatures of the command line did."""
+    found = {name: re.findall(r" at 0x[0-9a-f]{6,}", page.html)[:1] for name, page in pages.items()}
+    assert not any(found.values()), found
+
+
 def test_every_notebook_is_a_page():
     notebooks = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("nbs/*/[0-9]*.ipynb")]
     assert sorted(notebooks) == sorted(name for name in toc_pages() if name.startswith("nbs/"))

@@ -13,6 +13,7 @@ import re
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, get_origin, get_type_hints
 
 from docutils import nodes
 
@@ -93,6 +94,12 @@ def mend_signature(app, what, name, obj, options, signature, returns):
     )
 
 
+def plain_types(app, obj, bound_method):
+    """In a signature write `int` for the command line's `Annotated[int, Option(…)]`."""
+    if any(get_origin(hint) is Annotated for hint in getattr(obj, "__annotations__", {}).values()):
+        obj.__annotations__ = get_type_hints(obj)
+
+
 # --- When a page is executed ------------------------------------------------------------------------------------------
 def digest(root, docname):
     """Fingerprint of everything, beside its own cells, that the results on a page depend on.
@@ -101,10 +108,13 @@ def digest(root, docname):
     """
     parts = [os.environ.get("FRCNN_RECIPE", ""), version("torch")]
     parts += [path.read_text(encoding="utf-8") for path in sorted((root / "frcnn_common").glob("*.py"))]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "frcnn_common").glob("*.safetensors")]
     if docname.endswith("06_inference"):  # detects with what chapter 5 has trained
         parts += code_cells(root / "nbs/chapters/05_training.ipynb")
     if docname.endswith("book/speed"):  # shows what `make bench` has measured
         parts.append((root / "benchmarks/results.json").read_text(encoding="utf-8"))
+    if docname.endswith("book/results"):  # shows what was trained and tried
+        parts += [path.read_text(encoding="utf-8") for path in sorted((root / "book/_data").glob("*.json"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -137,6 +147,7 @@ def add_execution_note(app, doctree, docname):
 
 def setup(app):
     app.connect("source-read", on_source_read)
+    app.connect("autodoc-before-process-signature", plain_types)
     app.connect("autodoc-process-signature", mend_signature)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-resolved", add_execution_note)
