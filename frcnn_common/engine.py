@@ -7,6 +7,7 @@ __all__ = ['seed_everything', 'join_processes', 'process_rank', 'gather', 'lr_fa
            'save_checkpoint', 'write_atomically', 'load_checkpoint', 'RunFolder', 'random_states', 'set_random_states']
 
 # %% ../nbs/api/11_engine.ipynb #f999618a
+import atexit
 import json
 import math
 import os
@@ -40,6 +41,7 @@ def join_processes() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(torch.distributed.destroy_process_group)  # a group whose threads outlive it can abort the exit
 
 
 def process_rank() -> tuple[int, int]:

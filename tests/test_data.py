@@ -163,6 +163,7 @@ torch.distributed.init_process_group("gloo", init_method="file://" + os.environ[
 rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(int(sys.argv[2])))})
 bound = None if sys.argv[3] == "None" else int(sys.argv[3])
 print(ids_of(DataLoader(samples(rows, max_samples=bound), batch_size=None, num_workers=int(sys.argv[4]))))
+torch.distributed.destroy_process_group()
 """
 
 
