@@ -23,12 +23,12 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .constants import COCO_IDS, COCO_NAMES, DEVICE
-from .data import HUB_DATASET
 from .engine import Trainer, join_processes, process_rank, seed_everything, write_atomically
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .recipes import RECIPES, current_recipe
+from .rows import HUB_DATASET
 from .weights import WEIGHTS_URLS, cached_file
 
 # %% ../nbs/api/16_cli.ipynb #9274a841

@@ -16,8 +16,9 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
 from .constants import DEVICE
-from .data import HUB_DATASET, HUB_REVISION, Augment, COCOStreamDataset, frcnn_collate_fn
+from .data import Augment, COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
+from .rows import HUB_DATASET, HUB_REVISION
 
 # %% ../nbs/api/11_recipes.ipynb #2646e740
 @dataclass(frozen=True)

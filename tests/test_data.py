@@ -39,9 +39,9 @@ def samples(source, **options):
 def test_boxes_are_corners():
     """The documented row of image 9, 640 × 480: read as x y w h, this box would end at y = 661."""
     row = {"image_id": 9, "objects": {"bbox": [[1.08, 187.69, 612.67, 473.53]], "category": [45]}}
-    boxes, labels = clean_boxes(row, (480, 640))
-    torch.testing.assert_close(boxes, torch.tensor([[1.08, 187.69, 612.67, 473.53]]))
-    assert labels.tolist() == [46]
+    target, dropped, clipped = clean_boxes(row, (480, 640))
+    torch.testing.assert_close(target["boxes"], torch.tensor([[1.08, 187.69, 612.67, 473.53]]))
+    assert target["labels"].tolist() == [46] and (dropped, clipped) == (0, 0)
 
 
 def test_boxes_are_scaled_and_clipped():
@@ -80,13 +80,13 @@ def test_boxes_without_area_are_dropped_and_counted():
     )
     dataset = samples(rows)
     assert [len(target["boxes"]) for _, target in dataset] == [1]
-    assert (dataset.dropped_boxes, dataset.skipped_images) == (1, 0)
+    assert (dataset.report.dropped_boxes, dataset.report.skipped_images) == (1, 0)
 
 
 def test_images_left_without_a_box_are_skipped():
     rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": [0, 1], "boxes": ()})
     dataset = samples(rows)
-    assert list(dataset) == [] and dataset.skipped_images == 2
+    assert list(dataset) == [] and dataset.report.skipped_images == 2
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,7 @@ def test_split_names(monkeypatch):
         return stream(2)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name, revision: None)
     for split in ("train", "val", "validation"):
         assert len(list(COCOStreamDataset(split, img_size=16))) == 2
     assert asked == [("detection-datasets/coco", split, True) for split in ("train", "val", "val")]

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from frcnn_common import data
+from frcnn_common import COCO_NAMES
 from frcnn_common.engine import lr_factor
 from frcnn_common.recipes import RECIPES, Recipe, current_recipe, memory_estimate
+from frcnn_common.rows import HUB_REVISION
 
 
 def test_the_environment_chooses(monkeypatch):
@@ -28,7 +29,7 @@ def test_live_is_shorter_and_narrower():
     labels = {
         label for _, targets in live.loader("val", 40) for target in targets for label in target["labels"].tolist()
     }
-    names = {data.COCO_NAMES[label] for label in labels}
+    names = {COCO_NAMES[label] for label in labels}
     assert names <= set(live.categories)
 
 
@@ -47,7 +48,7 @@ def test_hub_recipe_asks_the_hub(monkeypatch):
     recipe = RECIPES["coco-r50"]
     dataset = recipe.dataset("validation", 5)
     assert (dataset.source, dataset.split, dataset.img_size) == ("detection-datasets/coco", "val", 400)
-    assert dataset.revision == data.HUB_REVISION and replace(recipe, revision="abc").dataset("val").revision == "abc"
+    assert dataset.revision == HUB_REVISION and replace(recipe, revision="abc").dataset("val").revision == "abc"
     assert recipe.model_options["backbone_weights"] == "IMAGENET1K_V2" and recipe.amp_dtype == torch.float16
 
 
