@@ -12,10 +12,8 @@ import json
 import platform
 from contextlib import contextmanager
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.request import urlopen
 
 import torch
 import typer
@@ -28,7 +26,7 @@ from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .recipes import RECIPES, current_recipe
-from .rows import HUB_DATASET
+from .rows import HUB_DATASET, StreamError, ask_hub
 from .weights import WEIGHTS_URLS, cached_file
 
 # %% ../nbs/api/16_cli.ipynb #9274a841
@@ -47,8 +45,9 @@ def _one_line_errors():
     """Say what went wrong in one line, and exit with 1."""
     try:
         yield
-    except (OSError, ValueError, FloatingPointError) as error:
-        typer.secho(f"frcnn: {error}", fg="red", err=True)
+    except (OSError, ValueError, FloatingPointError, StreamError) as error:
+        told = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]  # of a loader's worker, without its traceback
+        typer.secho(f"frcnn: {told}", fg="red", err=True)
         raise typer.Exit(1) from error
 
 
@@ -289,14 +288,12 @@ def _size(path):
 
 
 def _reach():
-    """Whether the Hub answers for the data set, within five seconds."""
-    from huggingface_hub.constants import ENDPOINT
-
+    """Whether the Hub answers, within five seconds."""
     try:
-        with urlopen(f"{ENDPOINT}/api/datasets/{HUB_DATASET}", timeout=5):
-            return "can be reached"
-    except (OSError, HTTPException) as error:
-        return f"cannot be reached ({error})"
+        ask_hub(HUB_DATASET, seconds=5)
+    except ConnectionError as error:
+        return str(error)
+    return "the Hub can be reached"
 
 # %% ../nbs/api/16_cli.ipynb #8e6e4285
 if __name__ == "__main__" and "__file__" in globals():

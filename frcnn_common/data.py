@@ -369,7 +369,7 @@ class COCOStreamDataset(IterableDataset):
     def _samples(self):
         if isinstance(self.source, str) and not self.retries:
             try:
-                ask_hub(self.source, self.revision)
+                ask_hub(self.source)
             except ConnectionError as error:
                 raise stream_error(error, self.origin, tries=1) from error
         for row in self._ordered():

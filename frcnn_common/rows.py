@@ -9,7 +9,10 @@ __all__ = ['HUB_DATASET', 'HUB_REVISION', 'BOX_FORMATS', 'BadSample', 'StreamErr
 # %% ../nbs/api/04_rows.ipynb #a1b0c003
 import json
 import threading
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import torch
 from torch import Tensor
@@ -40,30 +43,40 @@ def hub_rows(name: str, split: str, revision: str | None = None):
     return datasets.load_dataset(name, split=split, revision=revision, streaming=True)
 
 
-def ask_hub(name: str, revision: str | None = None, seconds: float = 8) -> None:
-    """Ask the Hub for a data set, once, and do not care what it answers.
+def ask_hub(name: str, seconds: float = 8) -> None:
+    """Find out whether the Hub answers, whatever it says.
+
+    Parameters
+    ----------
+    name : str
+        The data set that it is asked for.
+    seconds : float
+        How long to wait for it.
 
     Raises
     ------
     ConnectionError
-        If there is no answer in so many seconds. Looking up an address can hang, therefore a thread does it.
+        If it does not answer.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
-    outcome = TimeoutError(f"no answer within {seconds} seconds")
+    url, problem = f"{constants.ENDPOINT}/api/datasets/{name}", f"no answer within {seconds} seconds"
 
     def ask():
-        nonlocal outcome
+        nonlocal problem
         try:
-            outcome = HfApi().dataset_info(name, revision=revision, timeout=seconds / 2)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it tells whether there is a Hub
-            outcome = error
+            urlopen(url, timeout=seconds / 2).close()
+            problem = None
+        except (HTTPError, HTTPException, ConnectionError):
+            problem = None  # refused or broken off, but by somebody who is there
+        except OSError as error:
+            problem = str(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)  # looking up an address can hang, whatever the time-out
     thread.start()
     thread.join(seconds)
-    if isinstance(outcome, Exception) and _status(outcome) is None:
-        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached ({outcome})") from outcome
+    if problem or constants.HF_HUB_OFFLINE:
+        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached: {problem or 'HF_HUB_OFFLINE is set'}")
 
 
 def _status(error) -> int | None:

@@ -26,6 +26,8 @@ class Hub(ThreadingHTTPServer):
         Bytes by path.
     commit : str
         What the branch `main` points to; there are no other revisions than these two.
+    port : int
+        Where to listen; by default anywhere.
     hook : callable, optional
         Called with each `Request` before it is answered. If it returns true, nothing more is sent: it has answered
         itself, or broken the connection.
@@ -38,8 +40,8 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, dataset, files, *, commit=COMMIT, hook=None):
-        super().__init__(("127.0.0.1", 0), Request)
+    def __init__(self, dataset, files, *, commit=COMMIT, port=0, hook=None):
+        super().__init__(("127.0.0.1", port), Request)
         self.dataset, self.files, self.commit, self.hook = dataset, files, commit, hook
         self.requests = []
 
