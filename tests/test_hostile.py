@@ -1,19 +1,25 @@
-"""Files and names from strangers: no code of theirs runs, nothing is written elsewhere, and the error names the file."""
+"""Files and names from strangers: none of their code runs, nothing is written elsewhere, and errors name the file."""
 
 import io
 import json
 import os
 import pickle
+import tempfile
 from contextlib import suppress
+from pathlib import Path
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from frcnn_common import FasterRCNN, ResNet50
+from frcnn_common import FasterRCNN, ResNet50, cli
 from frcnn_common.cli import app
-from frcnn_common.engine import Trainer, load_checkpoint
+from frcnn_common.engine import Trainer, load_checkpoint, write_atomically
 from frcnn_common.inference import SHIPPED, Detector, load_detector
 from frcnn_common.recipes import RECIPES
 from frcnn_common.weights import load_weights
@@ -60,7 +66,7 @@ def command(*arguments):
 
     def use(path):
         result = run(app, [str(path) if argument == "FILE" else argument for argument in arguments])
-        assert result.exit_code == 1 and result.output.startswith("frcnn: ") and "Traceback" not in result.output
+        assert result.exit_code == 1 and result.output.startswith("frcnn: ") and result.output.count("\n") == 1
         raise ValueError(result.output)
 
     return use
@@ -149,3 +155,63 @@ def test_a_file_gets_no_more_memory_than_it_fills(tmp_path, state):
     save_file(state, path, metadata={"frcnn_common": json.dumps(settings_of_tiny(model_options=options))})
     model, _ = load_detector(path)
     assert len(model.backbone.stem[1].weight) == TINY.model_options["width"]
+
+
+# ---------------------------------------------------------------------------------------- file names
+
+AWKWARD = 'ab.AB-~ \n\r\t\x1b\x7f\\:*?"<>|$&;%é\u0301\u202eſßＡ\u2028\udcff名'  # \udcff: a byte that is no UTF-8
+STEMS = st.text(AWKWARD, min_size=1, max_size=12) | st.sampled_from(["..", "...", "detections.json", "CON", "a" * 251])
+NAMES = st.builds(lambda stem, ending: stem + ending, STEMS, st.sampled_from([".jpg", ".JPG", ".png"]))
+
+
+def write_a_byte(picture, found, path):
+    """Instead of a drawing, which takes long."""
+    write_atomically(path, lambda file: file.write(b"."))
+
+
+def find_nothing(*_):
+    found = {"boxes": torch.empty(0, 4), "scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)}
+    return Image.new("RGB", (1, 1)), found
+
+
+@pytest.mark.slow
+@settings(max_examples=50)
+@example(["A.jpg", "a.png", "A-2.png", "a" * 251 + ".jpg", "..jpg", "\udcff.jpg", "..\\b.jpg"], False)
+@given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.booleans())
+def test_detect_writes_one_file_for_each_picture_into_its_folder(names, spelled_out):
+    quick = patch.multiple(cli, _draw=write_a_byte, _detect_in_file=find_nothing, Detector=Mock())
+    with tempfile.TemporaryDirectory() as folder, quick:
+        root = Path(folder).resolve()
+        pictures, out = root / "in", root / "out"
+        (pictures / "deeper").mkdir(parents=True)
+        files = [pictures / name for name in names]
+        for file in files:
+            file.write_bytes(b"")
+        arguments = [f"{pictures}/deeper/../{file.name}" for file in files] if spelled_out else [str(pictures)]
+        result = run(app, ["detect", *arguments, "--out", str(out), "--json"])
+        assert result.exit_code == 0, result.output
+        assert result.output.count("\n") == len(names) and result.output.replace("\n", "").isprintable()
+        written = list(out.iterdir())
+        assert all(path.is_file() and path.resolve().parent == out for path in written)
+        assert len({path.name.casefold() for path in written}) == len(names) + 1
+        assert {path for path in root.rglob("*") if path.is_file()} == {*files, *written}
+        assert len(json.loads((out / "detections.json").read_text())["images"]) == len(names)
+
+
+@pytest.mark.slow
+def test_detect_replaces_links_instead_of_following_them(tmp_path, monkeypatch):
+    """Links that wait in the output folder, and a picture that is one."""
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    outside.write_bytes(b"keep")
+    out.mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "real.png")
+    (tmp_path / "scene.png").symlink_to(tmp_path / "real.png")
+    for name in ("scene.png", f"scene.png.{os.getpid()}.partial", "detections.json"):
+        (out / name).symlink_to(outside)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = run(app, ["detect", "../scene.png", "--out", "../out", "--json"])
+    assert result.exit_code == 0, result.output
+    assert outside.read_bytes() == b"keep"
+    assert sorted(p.name for p in out.iterdir()) == ["detections.json", "scene.png"]
+    assert not any(p.is_symlink() for p in out.iterdir())
