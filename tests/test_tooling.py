@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tools import notebooks
 
@@ -205,7 +208,7 @@ def make_targets(root):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", *(f".github/workflows/{n}.yml" for n in ("ci", "gpu"))]
+    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", *(f".github/workflows/{n}.yml" for n in ("audit", "ci", "gpu"))]
 )
 def test_each_make_target_that_is_named_exists(root, name):
     named = set(re.findall(r"(?:`|^|run: |\$ )make ([a-z-]+(?: [a-z-]+)*)", (root / name).read_text(), re.MULTILINE))
@@ -214,7 +217,7 @@ def test_each_make_target_that_is_named_exists(root, name):
     assert targets <= make_targets(root)
 
 
-@pytest.mark.parametrize("name", ["ci", "gpu"])
+@pytest.mark.parametrize("name", ["audit", "ci", "gpu"])
 def test_each_step_of_a_workflow_is_an_action_or_a_target(root, name):
     workflow = yaml.safe_load((root / f".github/workflows/{name}.yml").read_text())
     for job in workflow["jobs"].values():
@@ -238,10 +241,47 @@ def test_constraints_are_exact(root):
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert not [line for line in lines if re.match(r"nvidia|cuda|triton|frcnn", line)]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text())
+    assert set(pyproject["build-system"]["requires"]) <= set(lines)
+    project = pyproject["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in lines}
     assert {re.match(r"[\w-]+", text)[0] for text in wanted} <= names
+
+
+def installed(requirement):
+    """The versions of all distributions that a requirement leads to in this environment, by name."""
+    versions, seen, todo = {}, set(), [Requirement(requirement)]
+    while todo:
+        wanted = todo.pop()
+        if str(wanted) in seen:
+            continue
+        seen.add(str(wanted))
+        found = distribution(wanted.name)
+        versions[canonicalize_name(wanted.name)] = found.version.partition("+")[0]
+        needs = map(Requirement, found.requires or ())
+        contexts = [{"extra": extra} for extra in wanted.extras or {""}]
+        todo += [n for n in needs if n.marker is None or any(map(n.marker.evaluate, contexts))]
+    return versions
+
+
+def test_everything_that_is_installed_is_pinned(root):
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", (root / "constraints.txt").read_text(), re.MULTILINE)
+    versions = {
+        name: version
+        for name, version in installed("frcnn-common[dev]").items()
+        if not re.match(r"nvidia|cuda|triton|frcnn", name)
+    }
+    assert len(versions) > 100
+    assert versions.items() <= {(canonicalize_name(name), version) for name, version in pins}
+
+
+def test_the_audit_runs_every_week_and_takes_no_silence_for_an_answer(root):
+    workflow = yaml.safe_load((root / ".github/workflows/audit.yml").read_text())
+    triggers = workflow[True]  # YAML reads `on` so
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", triggers["schedule"][0]["cron"])
+    assert "constraints.txt" in triggers["push"]["paths"] and "constraints.txt" in triggers["pull_request"]["paths"]
+    assert re.search(r"^\t.*pip-audit --strict .*constraints.txt$", (root / "Makefile").read_text(), re.MULTILINE)
 
 
 LIGHT_IMPORT = """
