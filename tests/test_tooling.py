@@ -72,12 +72,27 @@ def test_sync_sees_a_chapter_that_exports(clone):
     assert "99_wrong.ipynb is a chapter and must not export" in sync_error(clone)
 
 
-def test_sync_sees_a_path_of_this_machine(clone):
-    def leak(nb):
-        nb["cells"].append(cell("print(path)", stream("/home/someone/data")))
+PRIVATE = {
+    "text": lambda text: cell("print()", stream(text)),
+    "html": lambda text: cell("table", result("<Table>", **{"text/html": f"<td>{text}</td>"})),
+    "stderr": lambda text: cell("warn()", stream(f"{text}:3: UserWarning", "stderr")),
+    "traceback": lambda text: cell("fail()", {"output_type": "error", "ename": "E", "evalue": "", "traceback": [text]}),
+    "metadata": lambda text: cell("x = 1", papermill={"input": [text]}),
+    "code": lambda text: cell(f"open({text!r})"),
+    "prose": lambda text: {"cell_type": "markdown", "id": "prose", "metadata": {}, "source": f"It lies in `{text}`."},
+}
 
-    edit(clone / "nbs/api/00_constants.ipynb", leak)
-    assert "stores a path of this machine" in sync_error(clone)
+
+def test_sync_sees_what_belongs_to_one_machine_wherever_it_is(clone):
+    """Also where tidying would remove it: it is in the repository already."""
+    name = "nbs/api/00_constants.ipynb"
+    added = [make("/home/someone/data") | {"id": place} for place, make in PRIVATE.items()]
+    edit(clone / name, lambda nb: nb["cells"].extend(added))
+    edit(clone / name, lambda nb: nb["metadata"].update(path=str(clone)))
+    places = ["metadata", *(f"cell {place}" for place in PRIVATE)]
+    lines = sync_error(clone).splitlines()
+    assert [line.partition(" stores")[0] for line in lines] == [f"{name}: {place}" for place in places]
+    assert all("stores a path of this machine: '/" in line for line in lines)
 
 
 # ------------------------------------------------------------------------------------------------ tidy
@@ -145,14 +160,46 @@ def test_tidy_twice_is_tidy_once():
     assert notebooks.tidied(json.loads(once)) == once
 
 
+SECRET = "what looks like a secret"
+PATH = "a path of this machine"
+
+
 @pytest.mark.parametrize(
-    "text", ["/root/data", "/Users/me/x", "<Thing at 0x7f01b2c3d4e5>", "token hf_" + "a" * 34, "C:\\Users\\me"]
+    ("text", "what"),
+    [
+        ("/root/data", PATH),
+        ("/Users/me/x", PATH),
+        ("file:///tmp/x", PATH),
+        ("in /usr/lib/python3/site.py:3", PATH),
+        ("C:\\Users\\me", PATH),
+        ("'D:\\\\course\\\\data'", PATH),
+        (f"{notebooks.ROOT}/book", PATH),
+        ("<Thing at 0x7f01b2c3d4e5>", "an address in memory"),
+        ("token hf_" + "a" * 34, SECRET),
+        ("ghp_" + "a1" * 18, SECRET),
+        ("AKIA" + "A1" * 8, SECRET),
+        ("-----BEGIN RSA " + "PRIVATE KEY-----", SECRET),
+        ("https://me:" + "hunter2@example.org/", SECRET),
+        ("API_KEY=" + "abcdef012345", SECRET),
+        ("{'password': '" + "correct7horse'}", SECRET),
+    ],
 )
-def test_tidy_refuses_what_belongs_to_one_machine(tmp_path, text):
+def test_tidy_refuses_what_belongs_to_one_machine(tmp_path, text, what):
     path = tmp_path / "made.ipynb"
     path.write_text(json.dumps(made(cell("print()", stream(text)))))
-    with pytest.raises(SystemExit, match="stores"):
+    with pytest.raises(SystemExit, match=f"made.ipynb: cell id.* stores {what}: ") as refused:
         notebooks.tidy([path])
+    assert what != SECRET or text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.org/home/x", "~/.cache/torch", "a/tmp/b", "x:\nfor", "token=os.environ['TOKEN']", "0xff"]
+)
+def test_tidy_keeps_what_belongs_to_all(tmp_path, text):
+    path = tmp_path / "made.ipynb"
+    path.write_text(json.dumps(made(cell("print()", stream(text)))))
+    notebooks.tidy([path])
+    assert text in "".join(notebooks.read(path)["cells"][0]["outputs"][0]["text"])
 
 
 # ----------------------------------------------------------------------------------------------- nbval
