@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks bench browser
+.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks bench browser audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -70,6 +70,10 @@ lint: $(STAMP)  ## ruff
 browser: $(STAMP)  ## the Chromium that the site's tests drive, where the machine has none
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| apt-get install -y chromium || $(BIN)/playwright install --with-deps chromium
+
+audit:  ## known vulnerabilities of the pinned versions; PyPI is asked, and an answer that is missing counts as one
+	test -x _build/audit/bin/pip-audit || { $(PYTHON) -m venv _build/audit && _build/audit/bin/pip install --quiet pip-audit==2.10.1; }
+	_build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 clean:  ## remove what was built (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info

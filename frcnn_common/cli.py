@@ -46,9 +46,18 @@ def _one_line_errors():
     try:
         yield
     except (OSError, ValueError, FloatingPointError, StreamError) as error:
-        told = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]  # of a loader's worker, without its traceback
-        typer.secho(f"frcnn: {told}", fg="red", err=True)
+        _complain(error)
         raise typer.Exit(1) from error
+
+
+def _complain(error):
+    told = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]  # of a loader's worker, without its traceback
+    typer.secho(_printable(f"frcnn: {told}"), fg="red", err=True)
+
+
+def _printable(text):
+    """One line that cannot move the cursor or color the screen: file names come from strangers."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _recipe(name):
@@ -181,12 +190,12 @@ def detect(
             try:
                 picture, detections = _detect_in_file(detector, path, score)
             except (OSError, ValueError, Image.DecompressionBombError) as error:
-                typer.secho(f"frcnn: {path}: {error}", fg="red", err=True)
+                _complain(f"{path}: {error}")
                 failed += 1
                 continue
             _draw(picture, detections, out / name)
             found.append((path, picture.size, detections))
-            typer.echo(f"{path} → {out / name}: {_in_words(detections)}")
+            typer.echo(_printable(f"{path} → {out / name}: {_in_words(detections)}"))
         if as_json:
             document = json.dumps(_coco_document(found), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
@@ -211,15 +220,16 @@ def _picture_files(names):
 
 
 def _output_names(paths):
-    """A name for each result: the picture's own, with a number where two would be the same."""
-    names = []
+    """A name for each result: the picture's own, with a number where two would be the same on some disk."""
+    names = {}
     for path in paths:
-        name, number = f"{path.stem}.png", 1
-        while name in names:
+        stem = _printable(path.stem).encode()[:200].decode(errors="ignore")  # a disk takes 255 bytes
+        name, number = f"{stem}.png", 1
+        while name.casefold() in names:
             number += 1
-            name = f"{path.stem}-{number}.png"
-        names.append(name)
-    return names
+            name = f"{stem}-{number}.png"
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def _detect_in_file(detector, path, score):

@@ -356,8 +356,9 @@ def write_atomically(path, write) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:  # x: never through a link that somebody put there
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -64,37 +64,50 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
     """
     path = Path(path)
     state, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    options = settings["model_options"] | {"backbone_weights": None}
     try:
-        model = FasterRCNN(len(state["predictor.cls.bias"]), **options)
+        settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")}
+        if settings["img_size"] not in range(1, 4097):
+            raise ValueError(f"img_size must be 1…4096, got {settings['img_size']!r:.20}")
+        model = FasterRCNN(**settings["model_options"] | _sizes(state) | {"backbone_weights": None})
         model.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no weights of this package's detector: {str(error)[:300]}") from error
+    except Exception as error:  # of a foreign file any part can be anything
+        raise ValueError(f"{path} holds no detector of this package: {type(error).__name__}: {error!s:.300}") from error
     return model.to(DEVICE).eval(), settings
 
 
+def _sizes(state):
+    """Sizes of the model as its tensors have them: no file can ask for more memory than it fills itself."""
+    vectors = {
+        "num_classes": "predictor.cls.bias",
+        "width": "backbone.stem.1.bias",
+        "fpn_channels": "rpn.head.conv.bias",
+        "fc_dim": "box_head.fc1.bias",
+    }
+    return {size: len(state[name]) for size, name in vectors.items()}
+
+
 def _read_safetensors(path):
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            settings = (file.metadata() or {}).get("frcnn_common")
+            settings = json.loads((file.metadata() or {}).get("frcnn_common", "null"))
         state = {name: value.float() for name, value in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    except Exception as error:  # foreign bytes can make a reader raise anything
+        raise ValueError(f"{path} is not a readable safetensors file: {error!s:.300}") from error
     if settings is None:
         raise ValueError(f"{path} does not say what model it belongs to; was it written by save_detector?")
-    return state, json.loads(settings)
+    return state, settings
 
 
 def _read_checkpoint(path):
     checkpoint = load_checkpoint(path)
     recipe = checkpoint.get("recipe")
     if isinstance(recipe, dict):
-        settings = {"recipe": recipe["name"], "img_size": recipe["img_size"], "model_options": recipe["model_options"]}
+        settings = recipe | {"recipe": recipe.get("name")}
     else:  # the older module knew one size and one model
         settings = {"recipe": None, "img_size": IMG_SIZE, "model_options": {}}
     return checkpoint["model_state_dict"], settings

@@ -124,7 +124,7 @@ def _read(path):
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # foreign bytes can make a reader raise anything
-        raise ValueError(f"{path} cannot be read as a file of weights: {error}") from error
+        raise ValueError(f"{path} cannot be read as a file of weights: {type(error).__name__}") from error
 
 # %% ../nbs/api/06_weights.ipynb #2615b354
 _DETECTOR_LAYERS = {  # torchvision's: ours

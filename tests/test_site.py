@@ -193,6 +193,15 @@ def test_the_single_file_can_be_downloaded(pages):
 
 
 # --- In a browser -----------------------------------------------------------------------------------------------------
+ALLOWED = {"'self'", "file:", "data:", "'unsafe-inline'", "'unsafe-hashes'"}
+WATCH = """
+    window.forbidden = []
+    document.addEventListener(
+        "securitypolicyviolation", e => forbidden.push(`${e.effectiveDirective} ${e.blockedURI} ${e.sample}`)
+    )
+"""
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -250,19 +259,87 @@ def test_renders_offline_on_a_phone(server, browser, pages, name, theme):
     page.close()
 
 
-def test_no_page_is_wider_than_a_phone(server, browser, pages):
+@pytest.fixture(scope="module")
+def visits(server, browser, pages):
+    """What a phone saw of every page: its width, and what its policy had to forbid."""
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    widths = {}
-    for name in toc_pages():
+    page.add_init_script(WATCH)
+    seen = {}
+    for name in pages:
         page.goto(f"{server}/{name}.html")
-        widths[name] = page.evaluate("document.documentElement.scrollWidth")
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container")
+        seen[name] = page.evaluate("({width: document.documentElement.scrollWidth, forbidden})")
     page.close()
+    return seen
+
+
+def test_no_page_is_wider_than_a_phone(visits):
+    widths = {name: visits[name]["width"] for name in toc_pages()}
     assert set(widths.values()) == {390}, widths
 
 
-def test_search_in_a_browser(server, browser, pages):
+def test_every_page_has_a_policy_above_all_that_it_governs(pages):
+    for name, page in pages.items():
+        policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"', page.html)
+        assert policy and policy.start() < min(page.html.index("<script"), page.html.index("<link")), name
+        directives = dict(part.split(maxsplit=1) for part in policy[1].split("; "))
+        assert directives.pop("default-src") == directives.pop("base-uri") == "'none'", name
+        sources = {source for value in directives.values() for source in value.split()}
+        assert {s for s in sources if not s.startswith("'sha256-")} == ALLOWED, name
+        assert "'unsafe-inline'" not in directives["script-src"] and "data:" not in directives["script-src"], name
+
+
+def test_every_page_obeys_its_policy(visits):
+    forbidden = {name: visit["forbidden"] for name, visit in visits.items() if visit["forbidden"]}
+    assert not forbidden
+
+
+def test_the_policy_forbids_what_the_build_did_not_write(server, browser):
     page = browser.new_page()
+    page.add_init_script(WATCH)
+    page.goto(f"{server}/book/index.html")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', `<img src='' onerror='window.ran = 1'>`)")
+    page.evaluate("document.head.append(Object.assign(document.createElement('script'), {text: 'window.ran = 2'}))")
+    page.evaluate("document.head.append(Object.assign(document.createElement('script'), {src: 'data:,ran=3'}))")
+    page.evaluate("fetch('http://localhost:9/').catch(() => 0)")
+    page.wait_for_timeout(500)  # wait_for_function would need eval, which the policy forbids
+    kinds = sorted(text.split()[0] for text in page.evaluate("forbidden"))
+    assert kinds == ["connect-src", "script-src-attr", "script-src-elem", "script-src-elem"]
+    assert page.evaluate("window.ran") is None
+    page.close()
+
+
+def test_controls_work_under_the_policy(server, browser):
+    """Buttons with inline handlers, scripts that write styles, and what needs no script at all."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.add_init_script(WATCH + "window.print = () => { window.printed = true }")
+    page.goto(f"{server}/nbs/chapters/02_backbone.html")
+    modes = []
+    for _ in range(3):
+        page.locator(".theme-switch-button:visible").first.click()
+        modes.append(page.evaluate("document.documentElement.dataset.mode"))
+    assert sorted(modes) == ["auto", "dark", "light"]
+    page.locator(".primary-toggle:visible").first.click()
+    page.locator(".bd-sidebar-primary .bd-links a").first.wait_for(state="visible")
+    page.locator(".overlay-primary").click(position={"x": 380, "y": 400})
+    page.evaluate("document.querySelector('button[onclick=\"window.print()\"]').click()")
+    assert page.evaluate("window.printed")
+    page.locator(".copybtn").first.dispatch_event("click")
+    page.wait_for_selector(".copybtn.success", state="attached")
+    toggle = page.locator(".toggle-button").first
+    toggle.dispatch_event("click")
+    assert "toggle-button-hidden" not in toggle.get_attribute("class")
+    assert page.evaluate("forbidden") == []
+    page.close()
+
+
+def test_search_in_a_browser(server, browser, pages):
+    """The summaries come from the pages that were found, which the search page fetches."""
+    page = browser.new_page()
+    page.add_init_script(WATCH)
     page.goto(f"{server}/search.html?q=anchor")
-    page.wait_for_selector("#search-results li a")
+    page.wait_for_selector("#search-results li p.context")
     assert page.locator("#search-results li a").count() >= 3
+    assert page.evaluate("forbidden") == []
     page.close()

@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tools import notebooks
 
@@ -69,12 +72,27 @@ def test_sync_sees_a_chapter_that_exports(clone):
     assert "99_wrong.ipynb is a chapter and must not export" in sync_error(clone)
 
 
-def test_sync_sees_a_path_of_this_machine(clone):
-    def leak(nb):
-        nb["cells"].append(cell("print(path)", stream("/home/someone/data")))
+PRIVATE = {
+    "text": lambda text: cell("print()", stream(text)),
+    "html": lambda text: cell("table", result("<Table>", **{"text/html": f"<td>{text}</td>"})),
+    "stderr": lambda text: cell("warn()", stream(f"{text}:3: UserWarning", "stderr")),
+    "traceback": lambda text: cell("fail()", {"output_type": "error", "ename": "E", "evalue": "", "traceback": [text]}),
+    "metadata": lambda text: cell("x = 1", papermill={"input": [text]}),
+    "code": lambda text: cell(f"open({text!r})"),
+    "prose": lambda text: {"cell_type": "markdown", "id": "prose", "metadata": {}, "source": f"It lies in `{text}`."},
+}
 
-    edit(clone / "nbs/api/00_constants.ipynb", leak)
-    assert "stores a path of this machine" in sync_error(clone)
+
+def test_sync_sees_what_belongs_to_one_machine_wherever_it_is(clone):
+    """Also where tidying would remove it: it is in the repository already."""
+    name = "nbs/api/00_constants.ipynb"
+    added = [make("/home/someone/data") | {"id": place} for place, make in PRIVATE.items()]
+    edit(clone / name, lambda nb: nb["cells"].extend(added))
+    edit(clone / name, lambda nb: nb["metadata"].update(path=str(clone)))
+    places = ["metadata", *(f"cell {place}" for place in PRIVATE)]
+    lines = sync_error(clone).splitlines()
+    assert [line.partition(" stores")[0] for line in lines] == [f"{name}: {place}" for place in places]
+    assert all("stores a path of this machine: '/" in line for line in lines)
 
 
 # ------------------------------------------------------------------------------------------------ tidy
@@ -142,14 +160,46 @@ def test_tidy_twice_is_tidy_once():
     assert notebooks.tidied(json.loads(once)) == once
 
 
+SECRET = "what looks like a secret"
+PATH = "a path of this machine"
+
+
 @pytest.mark.parametrize(
-    "text", ["/root/data", "/Users/me/x", "<Thing at 0x7f01b2c3d4e5>", "token hf_" + "a" * 34, "C:\\Users\\me"]
+    ("text", "what"),
+    [
+        ("/root/data", PATH),
+        ("/Users/me/x", PATH),
+        ("file:///tmp/x", PATH),
+        ("in /usr/lib/python3/site.py:3", PATH),
+        ("C:\\Users\\me", PATH),
+        ("'D:\\\\course\\\\data'", PATH),
+        (f"{notebooks.ROOT}/book", PATH),
+        ("<Thing at 0x7f01b2c3d4e5>", "an address in memory"),
+        ("token hf_" + "a" * 34, SECRET),
+        ("ghp_" + "a1" * 18, SECRET),
+        ("AKIA" + "A1" * 8, SECRET),
+        ("-----BEGIN RSA " + "PRIVATE KEY-----", SECRET),
+        ("https://me:" + "hunter2@example.org/", SECRET),
+        ("API_KEY=" + "abcdef012345", SECRET),
+        ("{'password': '" + "correct7horse'}", SECRET),
+    ],
 )
-def test_tidy_refuses_what_belongs_to_one_machine(tmp_path, text):
+def test_tidy_refuses_what_belongs_to_one_machine(tmp_path, text, what):
     path = tmp_path / "made.ipynb"
     path.write_text(json.dumps(made(cell("print()", stream(text)))))
-    with pytest.raises(SystemExit, match="stores"):
+    with pytest.raises(SystemExit, match=f"made.ipynb: cell id.* stores {what}: ") as refused:
         notebooks.tidy([path])
+    assert what != SECRET or text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.org/home/x", "~/.cache/torch", "a/tmp/b", "x:\nfor", "token=os.environ['TOKEN']", "0xff"]
+)
+def test_tidy_keeps_what_belongs_to_all(tmp_path, text):
+    path = tmp_path / "made.ipynb"
+    path.write_text(json.dumps(made(cell("print()", stream(text)))))
+    notebooks.tidy([path])
+    assert text in "".join(notebooks.read(path)["cells"][0]["outputs"][0]["text"])
 
 
 # ----------------------------------------------------------------------------------------------- nbval
@@ -205,7 +255,7 @@ def make_targets(root):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", *(f".github/workflows/{n}.yml" for n in ("ci", "gpu"))]
+    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", *(f".github/workflows/{n}.yml" for n in ("audit", "ci", "gpu"))]
 )
 def test_each_make_target_that_is_named_exists(root, name):
     named = set(re.findall(r"(?:`|^|run: |\$ )make ([a-z-]+(?: [a-z-]+)*)", (root / name).read_text(), re.MULTILINE))
@@ -214,7 +264,7 @@ def test_each_make_target_that_is_named_exists(root, name):
     assert targets <= make_targets(root)
 
 
-@pytest.mark.parametrize("name", ["ci", "gpu"])
+@pytest.mark.parametrize("name", ["audit", "ci", "gpu"])
 def test_each_step_of_a_workflow_is_an_action_or_a_target(root, name):
     workflow = yaml.safe_load((root / f".github/workflows/{name}.yml").read_text())
     for job in workflow["jobs"].values():
@@ -238,10 +288,47 @@ def test_constraints_are_exact(root):
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert not [line for line in lines if re.match(r"nvidia|cuda|triton|frcnn", line)]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text())
+    assert set(pyproject["build-system"]["requires"]) <= set(lines)
+    project = pyproject["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in lines}
     assert {re.match(r"[\w-]+", text)[0] for text in wanted} <= names
+
+
+def installed(requirement):
+    """The versions of all distributions that a requirement leads to in this environment, by name."""
+    versions, seen, todo = {}, set(), [Requirement(requirement)]
+    while todo:
+        wanted = todo.pop()
+        if str(wanted) in seen:
+            continue
+        seen.add(str(wanted))
+        found = distribution(wanted.name)
+        versions[canonicalize_name(wanted.name)] = found.version.partition("+")[0]
+        needs = map(Requirement, found.requires or ())
+        contexts = [{"extra": extra} for extra in wanted.extras or {""}]
+        todo += [n for n in needs if n.marker is None or any(map(n.marker.evaluate, contexts))]
+    return versions
+
+
+def test_everything_that_is_installed_is_pinned(root):
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", (root / "constraints.txt").read_text(), re.MULTILINE)
+    versions = {
+        name: version
+        for name, version in installed("frcnn-common[dev]").items()
+        if not re.match(r"nvidia|cuda|triton|frcnn", name)
+    }
+    assert len(versions) > 100
+    assert versions.items() <= {(canonicalize_name(name), version) for name, version in pins}
+
+
+def test_the_audit_runs_every_week_and_takes_no_silence_for_an_answer(root):
+    workflow = yaml.safe_load((root / ".github/workflows/audit.yml").read_text())
+    triggers = workflow[True]  # YAML reads `on` so
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", triggers["schedule"][0]["cron"])
+    assert "constraints.txt" in triggers["push"]["paths"] and "constraints.txt" in triggers["pull_request"]["paths"]
+    assert re.search(r"^\t.*pip-audit --strict .*constraints.txt$", (root / "Makefile").read_text(), re.MULTILINE)
 
 
 LIGHT_IMPORT = """

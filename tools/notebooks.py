@@ -21,11 +21,16 @@ KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name"
 IGNORED = re.compile(r"^#\s*NBVAL_IGNORE_OUTPUT\s*$", re.MULTILINE)
 DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.MULTILINE)
 EXPORTS = re.compile(r"^#\|\s*(?:default_exp|exporti?|exports)\b", re.MULTILINE)
+ROOTS = "home|Users|root|tmp|var|private|mnt|opt|srv|usr|etc|content|kaggle|workspaces?"
 PRIVATE = {
-    "a path of this machine": re.compile(r"/(?:home|Users|root|tmp|var/folders)/\w|[A-Z]:\\\\?Users", re.ASCII),
+    "a path of this machine": re.compile(
+        rf"(?<![\w.~-])(?:/(?:{ROOTS})/\w|{re.escape(str(ROOT))}\b)|\b[A-Z]:\\+(?:Users\b|\w+\\)", re.ASCII
+    ),
     "an address in memory": re.compile(r"\b0x[0-9a-f]{8,}"),
     "what looks like a secret": re.compile(
-        r"\b(?:hf_\w{30}|gh[pousr]_\w{36}|github_pat_\w{20}|sk-[\w-]{20}|AKIA[0-9A-Z]{16})|PRIVATE KEY-----"
+        r"\b(?:hf_\w{30}|gh[pousr]_\w{36}|github_pat_\w{20}|glpat-[\w-]{20}|sk-[\w-]{20}|xox[abprs]-[\w-]{10}"
+        r"|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{35})|PRIVATE KEY-----|://[^/\s:@]+:[^/\s@]+@|\bBearer [\w.-]{20}"
+        r"|(?i:api[_-]?key|secret|passw(?:or)?d|token)[\"']?\s*[=:]\s*[\"']?(?=[\w+/.-]*\d)[\w+/.-]{12}"
     ),
 }
 
@@ -100,14 +105,24 @@ def tidied(nb):
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
+def texts(part):
+    """Every text in a part of a notebook; the lines of one text together."""
+    if isinstance(part, list) and all(isinstance(line, str) for line in part):
+        part = "".join(part)
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list | dict):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from texts(value)
+
+
 def private_text(nb):
-    """What no stored output may hold, as `cell ID stores …` sentences."""
-    for cell in nb["cells"]:
-        for output in cell.get("outputs", []):
-            text = json.dumps(output, ensure_ascii=False)
-            for what, pattern in PRIVATE.items():
-                if found := pattern.search(text):
-                    yield f"cell {cell['id']} stores {what}: {found[0]!r}"
+    """What no source, output or metadata may hold, as `cell ID stores …` sentences that do not repeat all of it."""
+    parts = {"metadata": nb["metadata"]} | {f"cell {cell['id']}": cell for cell in nb["cells"]}
+    for name, part in parts.items():
+        for what, pattern in PRIVATE.items():
+            if found := next(filter(None, map(pattern.search, texts(part))), None):
+                yield f"{name} stores {what}: {found[0][:12]!r}"
 
 
 def tidy(paths):
@@ -174,7 +189,10 @@ def sync():
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         copy_tree(copy)
-        if problems := list(module_problems(copy)):
+        problems = list(module_problems(copy))
+        for path in notebooks(copy):
+            problems += (f"{path.relative_to(copy)}: {problem}" for problem in private_text(read(path)))
+        if problems:
             sys.exit("\n".join(problems))
         before = contents(copy)
         subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=copy, check=True)
