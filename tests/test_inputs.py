@@ -110,6 +110,7 @@ BAD_SIZES = {
     "none": ([], r"image_sizes must have one for each of the 2 images, got 0"),
     "one for all": ((64, 96), r"image_sizes\[0\] must be \(H, W\) within the batch's \(64, 96\), got 64"),
     "(W, H)": ([(64, 96), (96, 64)], r"image_sizes\[1\] .*\(64, 96\), got \(96, 64\)"),
+    "too wide": ([(64, 96), (64, 97)], r"image_sizes\[1\] .*\(64, 96\), got \(64, 97\)"),
     "empty": ([(0, 96), (64, 96)], r"image_sizes\[0\] .*got \(0, 96\)"),
     "(C, H, W)": ([(3, 64, 96)] * 2, r"image_sizes\[0\] .*got \(3, 64, 96\)"),
 }
