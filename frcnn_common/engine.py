@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
@@ -207,7 +207,20 @@ class Trainer:
         raise ValueError("the training data does not yield a single full batch")
 
     def train_step(self, batches: list) -> dict:
-        """One step of gradient descent on the mean over some batches; its entry of the history."""
+        """One step of gradient descent on the mean over some batches; its entry of the history.
+
+        Raises
+        ------
+        FloatingPointError
+            As in `run`.
+        ValueError, TypeError
+            If there is no batch, or one is not a pair of `images` and `targets`. What is in them, the model checks.
+        """
+        if not batches:
+            raise ValueError("a step needs at least one batch, got none")
+        for i, batch in enumerate(batches):
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+                raise TypeError(f"batches[{i}] must be (images [B, 3, H, W], targets), got {type(batch).__name__}")
         start = time.perf_counter()
         lr = self._set_learning_rate(sum(len(images) for images, _ in batches))
         self.optimizer.zero_grad()
@@ -248,7 +261,7 @@ class Trainer:
 
     def _seeded(self, targets):
         """The targets with a seed of this step for every image that has a number."""
-        if targets is None or not isinstance(targets[0], dict) or "image_id" not in targets[0]:
+        if targets is None or not all(isinstance(target, dict) and "image_id" in target for target in targets):
             return targets
         seeds = [hash((self.seed, self.step, target["image_id"].item())) % 2**63 for target in targets]
         return [target | {"seed": seed} for target, seed in zip(targets, seeds, strict=True)]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import box_area, box_iou
+from .boxes import box_area, box_iou, check_boxes
 from .constants import COURSE
 from .rpn import subsample
 
@@ -56,8 +56,19 @@ class ROIAlign(nn.Module):
         -------
         Tensor
             `[sum K_i, C, out_size, out_size]`, image by image in the order of the proposals.
+
+        Raises
+        ------
+        ValueError
+            If a level is missing, if there are not as many sets of proposals as images, or if one is not `[K_i, 4]`.
         """
-        fmaps = fmaps[: self.k_max - self.k_min + 1]
+        levels = self.k_max - self.k_min + 1
+        if len(fmaps) < levels:
+            raise ValueError(f"fmaps must have the {levels} levels {self.k_min}…{self.k_max}, got {len(fmaps)} maps")
+        fmaps = fmaps[:levels]
+        if len(proposals) != len(fmaps[0]):
+            raise ValueError(f"proposals must have a tensor for each of {len(fmaps[0])} images, got {len(proposals)}")
+        check_boxes(**{f"proposals[{i}]": boxes for i, boxes in enumerate(proposals)})
         boxes = torch.cat(proposals)  # [K, 4]
         images = torch.cat([torch.full_like(p[:, 0], i, dtype=torch.int64) for i, p in enumerate(proposals)])
         table = torch.cat([fmap.permute(0, 2, 3, 1).flatten(0, 2) for fmap in fmaps])  # [sum B * H * W, C]
@@ -69,7 +80,8 @@ class ROIAlign(nn.Module):
 
     def assign_levels(self, boxes: Tensor) -> Tensor:
         """Pyramid level of each box: `floor(k0 + log2(sqrt(area) / 224))`, clamped to `k_min…k_max`; int64 `[K]`."""
-        level = torch.floor(self.k0 + torch.log2(box_area(boxes).sqrt() / 224) + self.conventions.level_eps)
+        side = box_area(boxes).clamp(min=0).sqrt()
+        level = torch.floor(self.k0 + torch.log2(side / 224) + self.conventions.level_eps)
         return level.clamp(self.k_min, self.k_max).long()
 
     def _bags(self, boxes, images, fmaps):
@@ -176,8 +188,15 @@ def sample_rois(proposals: Tensor, target: dict, size: int, pos_frac: float, pos
         int64 `[R]`: the matched class, 0 for background.
     matched : Tensor
         `[P, 4]`: the ground truth of each of the P positives.
+
+    Raises
+    ------
+    ValueError
+        If the target has not as many labels as boxes.
     """
     gt_boxes, gt_labels = target["boxes"].to(proposals), target["labels"]
+    if gt_labels.shape != gt_boxes.shape[:1]:
+        raise ValueError(f"target has {len(gt_boxes)} boxes, but labels {list(gt_labels.shape)}")
     rois = torch.cat([proposals, gt_boxes])
     if len(gt_boxes) == 0:
         labels = matches = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)

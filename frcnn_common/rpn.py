@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import batched_nms, box_iou, clip_boxes, decode_boxes, encode_boxes
+from .boxes import batched_nms, box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE
 
 # %% ../nbs/api/08_rpn.ipynb #6750f8f9
@@ -257,13 +257,15 @@ class RegionProposalNetwork(nn.Module):
         Raises
         ------
         ValueError
-            In training without targets.
+            In training without targets, or if there are not as many targets or sizes as images.
         """
         cls_outs, box_outs = self.head(features)
         logits, deltas = flatten_levels(cls_outs, 1)[..., 0], flatten_levels(box_outs, 4)  # [B, A], [B, A, 4]
         anchors = self.anchor_gen(features, image_size).to(deltas.dtype)
         counts = [out[0].numel() for out in cls_outs]
         image_sizes = image_sizes or [image_size] * len(logits)
+        if len(image_sizes) != len(logits):
+            raise ValueError(f"image_sizes must have one for each of the {len(logits)} images, got {len(image_sizes)}")
         proposals = self.filter_proposals(anchors, logits.detach(), deltas.detach(), counts, image_sizes)
         losses = self.compute_losses(anchors, logits, deltas, targets) if self.training else {}
         return proposals, losses
@@ -294,8 +296,9 @@ class RegionProposalNetwork(nn.Module):
 
     def compute_losses(self, anchors, logits, deltas, targets):
         """`rpn_cls` and `rpn_box`: means within each image, then over the images."""
-        if targets is None:
-            raise ValueError("the region proposal network needs targets in training")
+        if targets is None or len(targets) != len(logits):
+            count = "none" if targets is None else len(targets)
+            raise ValueError(f"training needs a target for each of the {len(logits)} images, got {count}")
         per_image = [self._image_losses(anchors, *item) for item in zip(logits, deltas, targets, strict=True)]
         sums, counts = zip(*per_image, strict=True)
         sums, counts = torch.stack(sums), sums[0].new_tensor(counts)  # [B, 2] each: classification, box
@@ -321,8 +324,9 @@ class RegionProposalNetwork(nn.Module):
 def box_loss(deltas: Tensor, goals: Tensor, count: int | None = None) -> Tensor:
     """Smooth-L1 (beta 1/9) over `[P, 4]` deltas: its sum divided by `count`, by default by the 4 P numbers.
 
-    Where P is 0 the loss is 0, with a gradient path.
+    Where P is 0 the loss is 0, with a gradient path. Raises a `ValueError` if the shapes differ.
     """
+    check_boxes(paired=True, deltas=deltas, goals=goals)
     count = max(deltas.numel(), 1) if count is None else count
     return F.smooth_l1_loss(deltas, goals, beta=1 / 9, reduction="sum") / count
 

@@ -105,7 +105,7 @@ def test_losses_are_averaged_over_images():
 
 
 def test_training_needs_targets():
-    with pytest.raises(ValueError, match="needs targets"):
+    with pytest.raises(ValueError, match="each of the 2 images, got none"):
         small_rpn()(maps(), (64, 64))
 
 
