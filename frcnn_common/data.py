@@ -27,7 +27,7 @@ from frcnn_common.rows import (
     HUB_REVISION,
     BadSample,
     ask_hub,
-    file_at,
+    file_of,
     folder_rows,
     hub_rows,
     may_pass,
@@ -425,7 +425,7 @@ class COCOStreamDataset(IterableDataset):
         """Yield rows, each with the position after it; open the stream again where it breaks."""
         tries = 0
         while True:
-            rows, self.report = None, Report(**position["report"])
+            self.report = Report(**position["report"])
             try:
                 rows = self._rows()
                 if position["rows"] is not None:
@@ -438,16 +438,15 @@ class COCOStreamDataset(IterableDataset):
                 tries += 1
                 if self.origin is None or isinstance(error, BadSample):
                     raise
-                self._wait(error, tries, rows)
+                self._wait(error, tries)
 
-    def _wait(self, error, tries, rows):
+    def _wait(self, error, tries):
         """Wait before the next try after an error, or raise what it means."""
-        where = f"{self.origin}, {'opening it' if rows is None else file_at(rows)}"
         allowed = 5 if self.retries is None else self.retries
         if not isinstance(self.source, str) or not may_pass(error) or tries > allowed:
-            raise stream_error(error, where, tries) from error
+            raise stream_error(error, self.origin, tries) from error
         seconds = min(60, 2 ** (tries - 1))
-        warnings.warn(f"{where}: {type(error).__name__}: {error}. Trying again in {seconds} s", stacklevel=2)
+        warnings.warn(f"{self.origin}, {file_of(error)}: {error!r}: going on in {seconds} s", stacklevel=2)
         time.sleep(seconds)
 
     def _rows(self):

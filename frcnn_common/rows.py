@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HUB_DATASET', 'HUB_REVISION', 'BOX_FORMATS', 'BadSample', 'StreamError', 'hub_rows', 'ask_hub', 'may_pass',
-           'stream_error', 'file_at', 'to_corners', 'box_evidence', 'find_box_format', 'folder_rows']
+           'stream_error', 'file_of', 'to_corners', 'box_evidence', 'find_box_format', 'folder_rows']
 
 # %% ../nbs/api/04_rows.ipynb #a1b0c003
 import json
 import threading
+import traceback
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -16,7 +17,6 @@ from urllib.request import urlopen
 
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from .boxes import box_area
 from .constants import COCO_IDS, COCO_NAMES
@@ -79,26 +79,25 @@ def ask_hub(name: str, seconds: float = 8) -> None:
         raise ConnectionError(f"{constants.ENDPOINT} cannot be reached: {problem or 'HF_HUB_OFFLINE is set'}")
 
 
-def _status(error) -> int | None:
-    """The number with which a server refused, if it was a server."""
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
 def may_pass(error: Exception) -> bool:
     """Whether asking again can help: not if there is no such thing, or if it may not be read."""
-    status = _status(error)
-    return not isinstance(error, FileNotFoundError) and (status is None or status in (408, 429) or status >= 500)
+    from huggingface_hub.errors import LocalEntryNotFoundError  # how the hub's client says that it got no answer
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, FileNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return False
+    return status is None or status in (408, 429) or status >= 500
 
 
-def stream_error(error: Exception, where: str, tries: int) -> StreamError:
+def stream_error(error: Exception, origin: str, tries: int) -> StreamError:
     """What to tell about a stream that broke.
 
     Parameters
     ----------
     error : Exception
         The cause.
-    where : str
-        Data set, split and file.
+    origin : str
+        Data set and split.
     tries : int
         How often the same row was asked for.
     """
@@ -117,32 +116,16 @@ def stream_error(error: Exception, where: str, tries: int) -> StreamError:
             f"Tried {tries} times. More patience: retries=20. No sample is lost: go on from the state of the last one "
             "when the source is well again"
         )
-    return StreamError(f"{where}: {type(error).__name__}: {error}. {advice}.")
+    cause = " ".join(str(error).split()).rstrip(".")
+    return StreamError(f"{origin}, {file_of(error) or 'opening it'}: {type(error).__name__}: {cause}. {advice}.")
 
 
-def file_at(rows) -> str:
-    """The file that a stream of rows stands in; `datasets` has no public way to ask.
-
-    Parameters
-    ----------
-    rows : datasets.IterableDataset
-        In the process that iterates over it.
-
-    Returns
-    -------
-    str
-        Its path within the data set, or that it is not known: an error that is being told must not become another.
-    """
-    try:
-        state, part = rows.state_dict()["examples_iterable"], rows._prepare_ex_iterable_for_iteration()
-        if worker := get_worker_info():
-            part = part.shard_data_sources(worker.num_workers, worker.id, contiguous=False)
-        while not hasattr(part, "kwargs"):
-            own = state["type"] == type(part).__name__  # otherwise it shows the state of what it wraps
-            part, state = part.ex_iterable, state["examples_iterable"] if own else state
-        return str(part.kwargs["files"][state["shard_idx"]]).split("@")[-1].split("/", 1)[-1]
-    except (AttributeError, IndexError, KeyError, TypeError):
-        return "an unknown file"
+def file_of(error: Exception) -> str | None:
+    """The file of the data set that was being read when an error arose; `datasets` keeps it in a local variable."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals["__name__"].startswith("datasets.packaged_modules") and "file" in frame.f_locals:
+            return str(frame.f_locals["file"]).split("@")[-1].split("/", 1)[-1]  # hf://datasets/OWNER/NAME@COMMIT/FILE
+    return None
 
 # %% ../nbs/api/04_rows.ipynb #a1b0c011
 BOX_FORMATS = ("xyxy", "xywh")

@@ -1,0 +1,110 @@
+"""A Hub with faults: each sample once, or one error that says where, why, and what to do."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from faults import CASES, DATASET, KINDS, ROWS
+
+WHOLE = list(range(ROWS))
+
+
+def run(root, *arguments):
+    """The lines that `faults.py` prints."""
+    command = [sys.executable, root / "tests" / "faults.py", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def message(error):
+    """The last line of an error, whose beginning is the worker's traceback if there were workers."""
+    return error.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def cases(root):
+    results = run(root, "cases")
+    assert [result["case"] for result in results] == [case for case in CASES for _ in range(2)]
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*KINDS, "away"])
+def test_a_fault_that_passes_costs_no_sample(cases, kind):
+    for result in (result for result in cases if result["case"] == kind):
+        assert kind in result["faults"] and sorted(result["seen"]) == WHOLE and result["error"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "file", "cause"),
+    [
+        ("missing shard", "data/train-00003-of-00005.parquet", "404"),
+        ("corrupt page", "data/train-00003-of-00005.parquet", "deserialize"),
+        ("unknown revision", "opening it", "'gone'"),
+    ],
+)
+def test_a_fault_that_stays_is_told(cases, case, file, cause):
+    for result in (result for result in cases if result["case"] == case):
+        told = message(result["error"])
+        assert (
+            f"{DATASET}, split train, {file}: " in told and cause in told and "revision" in told or "retries=20" in told
+        )
+        assert len(result["seen"]) == len(set(result["seen"])) < ROWS
+
+
+def check_schedules(results):
+    faults = [fault for result in results for fault in result["faults"]]
+    assert set(faults) == set(KINDS)
+    failed = 0
+    for result in results:
+        assert sorted(result["seen"] + result["later"]) == WHOLE, result
+        if result["error"]:
+            failed += 1
+            assert f"{DATASET}, split train, " in message(result["error"]), result
+    assert 0 < failed < len(results) / 2
+
+
+@pytest.mark.slow
+def test_random_schedules_of_faults(root):
+    check_schedules(run(root, 0, 20))
+
+
+OFFLINE = """
+import time, warnings
+from frcnn_common.recipes import RECIPES
+loader = RECIPES["coco-r50"].loader("train")
+start = time.perf_counter()
+try:
+    next(iter(loader))
+except RuntimeError as error:
+    print(f"{time.perf_counter() - start}\\n{error}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listens", [False, True])
+def test_without_a_network_the_recipe_says_so_within_ten_seconds(tmp_path, listens):
+    """Where nobody listens; and where somebody does who never answers, as behind the login page of a hotel."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if not listens:
+            silent.close()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1] if listens else 9}"
+        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+    seconds, told = done.stdout.split("\n", 1)
+    assert float(seconds) < 10
+    for part in (f"{DATASET}, split train", f"{endpoint} cannot be reached", "FRCNN_RECIPE=openmoji-tiny", "retries=5"):
+        assert part in message(told)
+
+
+@pytest.mark.long
+def test_many_random_schedules_of_faults(root):
+    check_schedules(run(root, 20, 220))
