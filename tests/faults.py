@@ -38,6 +38,8 @@ class Faults:
         `(number, kind)`: from that request on, all have this fault.
     """
 
+    stall = 1.2  # seconds, more than the client waits
+
     def __init__(self, plan=None, forever=None):
         self.plan, self.forever = plan or {}, forever
         self.count, self.happened, self.lock = 0, [], threading.Lock()
@@ -96,7 +98,7 @@ class Faults:
 
     def stalled(self, request):
         """Nothing comes until the client has lost its patience."""
-        sleep(1.2 * float(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"]))
+        sleep(self.stall)
         return reset(request)
 
 
@@ -117,20 +119,20 @@ def reset(request):
     return True
 
 
-def coco_files():
-    """Parquet files in the Hub's columns, of several row groups each, by path."""
+def coco_files(count=ROWS, parts=FILES, longest=64):
+    """Scenes in parquet files with the Hub's columns, of several row groups each, by path."""
     import datasets
 
     from frcnn_common.openmoji import draw_scene, scene_stream
 
     rows = datasets.Dataset.from_list(
-        [draw_scene(i, longest=64) for i in range(ROWS)], features=scene_stream().features
+        [draw_scene(i, longest=longest) for i in range(count)], features=scene_stream().features
     )
     files = {}
-    for part in range(FILES):
+    for part in range(parts):
         parquet = io.BytesIO()
-        rows.shard(FILES, part).to_parquet(parquet, batch_size=GROUP)
-        files[f"data/train-{part:05}-of-{FILES:05}.parquet"] = parquet.getvalue()
+        rows.shard(parts, part).to_parquet(parquet, batch_size=GROUP)
+        files[f"data/train-{part:05}-of-{parts:05}.parquet"] = parquet.getvalue()
     return files
 
 
@@ -227,10 +229,11 @@ class Missing:
 
 
 class Away:
-    """After ten requests nobody listens on the Hub's port any more, for half a second; open connections end."""
+    """After ten requests nobody listens on the Hub's port any more, for some time; open connections end."""
 
-    def __init__(self, hub):
-        self.hub, self.count, self.happened, self.lock = hub, 0, [], threading.Lock()
+    def __init__(self, hub, seconds=0.5):
+        self.hub, self.seconds = hub, seconds
+        self.count, self.happened, self.lock = 0, [], threading.Lock()
 
     def __call__(self, request):
         with self.lock:
@@ -243,7 +246,7 @@ class Away:
     def leave_and_return(self):
         self.hub.shutdown()
         self.hub.socket.close()
-        sleep(0.5)
+        sleep(self.seconds)
         self.hub.hook = None
         self.hub.socket = socket.create_server(("127.0.0.1", self.hub.server_port), backlog=64)
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
