@@ -443,7 +443,9 @@ class COCOStreamDataset(IterableDataset):
     def _wait(self, error, tries):
         """Wait before the next try after an error, or raise what it means."""
         allowed = 5 if self.retries is None else self.retries
-        if not isinstance(self.source, str) or not may_pass(error) or tries > allowed:
+        if not isinstance(self.source, str):
+            raise stream_error(error, self.origin, tries=0) from error
+        if tries > allowed or not may_pass(error):
             raise stream_error(error, self.origin, tries) from error
         seconds = min(60, 2 ** (tries - 1))
         warnings.warn(f"{self.origin}, {file_of(error)}: {error!r}: going on in {seconds} s", stacklevel=2)

@@ -99,13 +99,15 @@ def stream_error(error: Exception, origin: str, tries: int) -> StreamError:
     origin : str
         Data set and split.
     tries : int
-        How often the same row was asked for.
+        How often the same row was asked for; 0 if the source is on this machine.
     """
     if not may_pass(error):
         advice = (
             "Are the name and the revision right? Look at the files of the data set on the Hub; ask for another state "
             "with revision=...; log in with `hf auth login` if it is private"
         )
+    elif tries == 0:
+        advice = "Is the file whole? Get it again"
     elif tries == 1 and isinstance(error, ConnectionError):
         advice = (
             "Without a network, use the scenes that ship with this package (FRCNN_RECIPE=openmoji-tiny) or a copy on "
@@ -124,7 +126,8 @@ def file_of(error: Exception) -> str | None:
     """The file of the data set that was being read when an error arose; `datasets` keeps it in a local variable."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals["__name__"].startswith("datasets.packaged_modules") and "file" in frame.f_locals:
-            return str(frame.f_locals["file"]).split("@")[-1].split("/", 1)[-1]  # hf://datasets/OWNER/NAME@COMMIT/FILE
+            file = str(frame.f_locals["file"])
+            return file.split("@")[-1].split("/", 1)[-1] if file.startswith("hf://") else file
     return None
 
 # %% ../nbs/api/04_rows.ipynb #a1b0c011
@@ -248,13 +251,19 @@ def folder_rows(folder, split: str, box_format: str | None = None):
         If there is nothing of the split in the folder; the message says what was looked for.
     ValueError
         If there are several JSON files, if one cannot be read as COCO's, or as `find_box_format` says.
+    StreamError
+        If a parquet file cannot be read.
     """
     folder = Path(folder)
     files = [path for name in _SPLIT_NAMES[split] for path in sorted(folder.rglob(f"{name}[-_.]*parquet"))]
     rows, names = _parquet_rows(files) if files else _json_rows(folder, split)
     claimed = box_format or (None if files else "xywh")
     try:
-        return rows, names, find_box_format(*_sampled_boxes(rows), claimed=claimed)
+        sample = _sampled_boxes(rows)
+    except Exception as error:  # a damaged file makes its reader raise anything
+        raise stream_error(error, f"{folder}, split {split}", tries=0) from error
+    try:
+        return rows, names, find_box_format(*sample, claimed=claimed)
     except ValueError as error:
         raise ValueError(f"{folder}, split {split}: {error}") from None
 

@@ -1,6 +1,10 @@
 """Order, shuffling and position: each sample once, whoever reads, and wherever it stops and goes on."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 
 import datasets
 import pytest
@@ -150,3 +154,46 @@ def test_a_loader_goes_on_with_the_next_sample(parquet, kind, shuffle, workers):
 def test_impossible_options_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
         COCOStreamDataset(**{name: value})
+
+
+MEMORY = """
+import gc, io, json, os, sys
+from multiprocessing import active_children
+import datasets
+from PIL import Image
+from torch.utils.data import DataLoader
+from frcnn_common import COCOStreamDataset, frcnn_collate_fn
+
+picture = io.BytesIO()
+Image.effect_noise((64, 48), 80).save(picture, "JPEG")
+objects = {"bbox": [[1.0, 2, 30, 40]] * 7, "category": [3] * 7}
+
+def rows(parts):
+    for part in parts:
+        for number in range(part, 22_000, 4):
+            yield {"image_id": number, "image": {"bytes": picture.getvalue(), "path": None}, "objects": objects}
+
+def resident():
+    pages = [int(open(f"/proc/{pid}/statm").read().split()[1]) for pid in ("self", *(p.pid for p in active_children()))]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+source = datasets.IterableDataset.from_generator(rows, gen_kwargs={"parts": list(range(4))})
+data = COCOStreamDataset(img_size=16, source=source, metadata=True, shuffle=64)
+count, curve = 0, {}
+for images, _ in DataLoader(data, 20, collate_fn=frcnn_collate_fn, num_workers=2):
+    count += len(images)
+    if count in (2_000, 22_000 - 40):
+        curve[count] = resident()
+print(json.dumps([count, *curve.values()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_twenty_thousand_samples_leave_memory_flat(root):
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    count, before, after = json.loads(done.stdout)
+    assert count == 22_000 and after < 1.05 * before
+    print(f"{before / 1e6:.0f} MB after 2,000 samples, {after / 1e6:.0f} MB after 21,960")

@@ -1,0 +1,256 @@
+"""Local data: parquet files, pictures with COCO's JSON, and boxes whose format is not what was said."""
+
+import json
+import shutil
+
+import datasets
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_stream import FEATURES
+
+from frcnn_common import COCO_NAMES, COCOStreamDataset
+from frcnn_common.constants import COCO_IDS
+from frcnn_common.metrics import evaluate_detections
+from frcnn_common.openmoji import draw_scene, scene_stream
+from frcnn_common.rows import BadSample, StreamError, box_evidence, find_box_format
+
+SIZE = (100, 60)
+
+
+def document(boxes, *, categories=((1, "cup"), (7, "spoon")), **columns):
+    """COCO's JSON for as many pictures as there are lists of (category id, x, y, w, h)."""
+    images = [{"id": 10 + i, "file_name": f"{i}.png", "width": SIZE[0], "height": SIZE[1]} for i in range(len(boxes))]
+    annotations = [
+        {"id": 100 * i + n, "image_id": 10 + i, "category_id": category, "bbox": list(box), "iscrowd": 0} | columns
+        for i, rows in enumerate(boxes)
+        for n, (category, *box) in enumerate(rows)
+    ]
+    names = [{"id": number, "name": name} for number, name in categories]
+    return {"images": images, "annotations": annotations, "categories": names}
+
+
+BOXES = [[(1, 60, 30, 40, 30), (7, 0, 0, 50, 20)], [(7, 70.5, 40, 20, 15)], []]
+
+
+def write(folder, content, json_path="annotations/instances_train2017.json", pictures="train2017"):
+    path = folder / json_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    (folder / pictures).mkdir(parents=True, exist_ok=True)
+    for i in range(4):
+        Image.new("RGB", SIZE, (60 * i, 0, 0)).save(folder / pictures / f"{i}.png")
+    return folder
+
+
+def read(folder, **options):
+    data = COCOStreamDataset(source=folder, img_size=100, metadata=True, **options)
+    return data, {int(target["image_id"]): target for _, target in data}
+
+
+@pytest.mark.parametrize(
+    ("json_path", "pictures"),
+    [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/instances_train.json", "images/train"),
+        ("train/_annotations.coco.json", "train"),
+        ("train.json", "images"),
+        ("train.json", "."),
+    ],
+)
+def test_coco_json_where_the_usual_tools_put_it(tmp_path, json_path, pictures):
+    data, targets = read(write(tmp_path, document(BOXES), json_path, pictures))
+    assert data.names == ("__background__", "cup", "spoon") and sorted(targets) == [10, 11]
+    scale = torch.tensor([1, 100 / 60] * 2)
+    torch.testing.assert_close(targets[10]["boxes"], torch.tensor([[60.0, 30, 100, 60], [0, 0, 50, 20]]) * scale)
+    torch.testing.assert_close(targets[11]["boxes"], torch.tensor([[70.5, 40, 90.5, 55]]) * scale)
+    assert targets[10]["labels"].tolist() == [1, 2] and targets[10]["orig_size"].tolist() == [60, 100]
+
+
+@pytest.mark.parametrize("name", ["val2017", "valid", "validation"])
+def test_the_validation_split_has_three_names(tmp_path, name):
+    write(tmp_path, document(BOXES), f"annotations/instances_{name}.json", name)
+    assert len(read(tmp_path, split="val")[1]) == 2
+
+
+def test_pictures_without_boxes_on_request(tmp_path):
+    _, targets = read(write(tmp_path, document(BOXES)), keep_empty=True)
+    assert sorted(targets) == [10, 11, 12] and targets[12]["boxes"].shape == (0, 4)
+
+
+def test_cocos_own_ids_become_cocos_labels(tmp_path):
+    """Also if the file has only some of them: 90 is the toothbrush, the 80th category."""
+    names = dict(zip(COCO_IDS, COCO_NAMES[1:], strict=True))
+    boxes = [[(90, 10, 10, 20, 20), (1, 60, 30, 20, 20), (13, 50, 40, 20, 20)]]
+    few = [(number, names[number]) for number in (1, 13, 90)]
+    data, targets = read(write(tmp_path, document(boxes, categories=few)))
+    assert data.names == COCO_NAMES and targets[10]["labels"].tolist() == [80, 1, COCO_NAMES.index("stop sign")]
+    other, targets = read(write(tmp_path, document(boxes, categories=[*few[:2], (90, "brush")])))
+    assert other.names == ("__background__", "person", "stop sign", "brush")
+    assert targets[10]["labels"].tolist() == [3, 1, 2]
+
+
+def test_crowds_of_a_json_are_ignored_where_they_overlap(tmp_path):
+    content = document([[(1, 10, 10, 20, 20), (1, 50, 10, 40, 40)]])
+    content["annotations"][1]["iscrowd"] = 1
+    write(tmp_path, content, "annotations/instances_val2017.json", "val2017")
+    write(tmp_path, content)
+    assert [len(target["boxes"]) for target in read(tmp_path)[1].values()] == [1]
+    (target,) = read(tmp_path, split="val")[1].values()
+    assert target["iscrowd"].tolist() == [False, True]
+    found = {"boxes": target["boxes"][[0, 1]], "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.5, 0.9])}
+    found["boxes"][1, 2:] -= 20  # within the crowd
+    assert evaluate_detections([found], [target]).AP == pytest.approx(1.0)
+
+
+BROKEN = {
+    "no json": ("{", "is not COCO's JSON"),
+    "other json": ([1, 2], "is not COCO's JSON"),
+    "no annotations": ({"images": [], "categories": []}, "is not COCO's JSON: 'annotations' is missing"),
+    "no images": (document([]), "is not COCO's JSON"),
+    "unknown category": (document([[(3, 0, 0, 9, 9)]]), "annotation 0 is of image 10 and category 3"),
+    "three numbers": (document([[(1, 0, 0, 9)]]), r"annotation 0: bbox is \[0, 0, 9\], expected 4 numbers x y w h"),
+    "a word": (document([[(1, "a", 0, 9, 9)]]), "annotation 0: bbox is .*expected 4 numbers"),
+    "outside": (document(BOXES) | {"images": [{"id": 1, "file_name": "../../x.png", "width": 1, "height": 1}]},
+                "image 1 is not in the folder"),
+    "absolute": (document(BOXES) | {"images": [{"id": 1, "file_name": "/etc/x.png", "width": 1, "height": 1}]},
+                 "image 1 is not in the folder: /etc/x.png"),
+    "corners": (document([[(1, 60, 30, 95, 58), (1, 50, 20, 90, 60)]] * 3),
+                "no xywh boxes: of 6, read as xyxy, 0% leave.*; read as xywh, 100% leave"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_json_is_refused_by_name(tmp_path, name):
+    content, message = BROKEN[name]
+    with pytest.raises(ValueError, match=message) as error:
+        read(write(tmp_path, content))
+    assert str(tmp_path) in str(error.value)
+
+
+def test_folders_without_the_split_and_with_too_much(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing of the split 'val' in .*val\*.parquet.*annotations/\*val\*.json"
+    ):
+        read(write(tmp_path, document(BOXES)), split="val")
+    shutil.copy(tmp_path / "annotations/instances_train2017.json", tmp_path / "train.json")
+    with pytest.raises(ValueError, match="which of these.*instances_train2017.json.*train.json"):
+        read(tmp_path)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    (write(tmp_path, document(BOXES)) / "train2017/1.png").unlink()
+    with pytest.raises(BadSample, match="image 11: no picture: .*1.png"):
+        read(tmp_path)
+    with pytest.warns(UserWarning, match="1 rows are no samples.*\n.*1.png"):
+        assert sorted(read(tmp_path, on_bad_sample="skip")[1]) == [10]
+
+
+def parquet(folder, boxes, name="data/train-00000-of-00001.parquet", **columns):
+    """A parquet file with a picture of 100 × 60 pixels for each list of boxes, given as corners."""
+    rows = [
+        {
+            "image_id": i,
+            "image": Image.new("RGB", SIZE),
+            "objects": {"bbox": [list(map(float, box)) for box in rows], "category": [0] * len(rows)} | columns,
+            "width": SIZE[0],
+            "height": SIZE[1],
+        }
+        for i, rows in enumerate(boxes)
+    ]
+    sizes = {key: datasets.Value("int64") for key in ("width", "height")}
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows, features=datasets.Features(FEATURES | sizes)).to_parquet(path)
+    return folder
+
+
+CORNERS = [[(60, 30, 95, 58)], [(50, 20, 90, 60), (10, 10, 30, 40)], [(70, 5, 80, 55)]]
+SIZES = [[(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in row] for row in CORNERS]
+
+
+@pytest.mark.parametrize(("boxes", "found"), [(CORNERS, "xyxy"), (SIZES, "xywh")])
+@pytest.mark.parametrize("claim", [None, "right", "wrong"])
+def test_the_boxes_of_a_parquet_file(tmp_path, boxes, found, claim):
+    claimed = {None: None, "right": found, "wrong": {"xyxy": "xywh", "xywh": "xyxy"}[found]}[claim]
+    parquet(tmp_path, boxes)
+    if claim == "wrong":
+        with pytest.raises(ValueError, match=f"these are no {claimed} boxes: of 4, read as xyxy, .*% leave"):
+            read(tmp_path, box_format=claimed)
+        return
+    data, targets = read(tmp_path, box_format=claimed)
+    assert data.box_format == found
+    scale = torch.tensor([1, 100 / 60] * 2)
+    for number, corners in enumerate(CORNERS):
+        torch.testing.assert_close(targets[number]["boxes"], torch.tensor(corners).float() * scale)
+
+
+def test_boxes_that_could_be_either_are_not_guessed(tmp_path):
+    """Small boxes near the corner, whose right edges as sizes still fit."""
+    parquet(tmp_path, [[(10, 10, 20, 20)], [(5, 6, 12, 14)]])
+    with pytest.raises(ValueError, match="fit both formats: of 2, .*box_format='xyxy' or 'xywh'"):
+        read(tmp_path)
+    assert len(read(tmp_path, box_format="xyxy")[1]) == len(read(tmp_path, box_format="xywh")[1]) == 2
+
+
+def test_shares_of_the_image_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be in pixels, but all 2 lie within 0…1"):
+        read(parquet(tmp_path, [[(0.1, 0.1, 0.5, 0.9)], [(0.2, 0.2, 0.3, 0.4)]]))
+
+
+def test_other_columns_are_refused(tmp_path):
+    datasets.Dataset.from_dict({"picture": [1]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="train.parquet has other columns than the Hub's.*picture"):
+        read(tmp_path)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    path = parquet(tmp_path, CORNERS * 20) / "data/train-00000-of-00001.parquet"
+    data = bytearray(path.read_bytes())
+    data[10:400] = bytes(390)
+    path.write_bytes(data)
+    with pytest.raises(StreamError, match=f"split train, {path}: OSError: .*Is the file whole"):
+        read(tmp_path)
+
+
+def test_area_decides_what_fits():
+    """Areas of outlines fill a part of their box; read as the other format some boxes are too small for them."""
+    boxes, sizes = torch.tensor([[10.0, 10, 20, 20], [4, 4, 30, 16]]), torch.tensor([[100.0, 60], [100, 60]])
+    areas = torch.tensor([380.0, 450])  # of 20 × 20 and 30 × 16
+    evidence = box_evidence(boxes, sizes, areas)
+    assert evidence["xyxy"] == {"outside": 0, "fits": 0, "equals": 0} and evidence["xywh"]["fits"] == 1
+    assert find_box_format(boxes, sizes, areas) == "xywh"
+    with pytest.raises(ValueError, match="fit both"):
+        find_box_format(boxes, sizes)
+    exact = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert find_box_format(boxes, sizes, exact) == "xyxy"
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 10**6), reading=st.sampled_from(["xyxy", "xywh"]), areas=st.booleans())
+def test_scenes_are_never_misread(seed, reading, areas):
+    """Whatever the boxes of a hundred random objects are in: they are found, or not guessed at all."""
+    chance = torch.Generator().manual_seed(seed)
+    sizes = torch.tensor([[640.0, 480]]).expand(100, 2)
+    ends = torch.rand(100, 2, 2, generator=chance).sort(dim=1).values * sizes[:, None]
+    corners = ends.flatten(1)
+    boxes = corners if reading == "xyxy" else torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    whole = (corners[:, 2:] - corners[:, :2]).prod(dim=1)
+    assert find_box_format(boxes, sizes, 0.6 * whole if areas else None) == reading
+
+
+def test_a_folder_of_scenes_gives_the_samples_of_the_stream(tmp_path):
+    """The embedded data as a folder, in the Hub's layout: the same samples as from memory."""
+    rows = [draw_scene(i, "val", longest=64) for i in range(6)]
+    table = datasets.Dataset.from_list(rows, features=scene_stream().features)
+    for part in range(2):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        table.shard(2, part).to_parquet(tmp_path / f"data/val-{part:05}-of-00002.parquet")
+    expected = list(COCOStreamDataset("val", img_size=32, source=table.to_iterable_dataset(), metadata=True))
+    data = COCOStreamDataset("validation", img_size=32, source=tmp_path, metadata=True)
+    assert data.names == COCO_NAMES and data.box_format == "xyxy"
+    for (image, target), (other, same) in zip(data, expected, strict=True):
+        assert torch.equal(image, other) and target["image_id"] == same["image_id"]
+        assert torch.equal(target["boxes"], same["boxes"]) and torch.equal(target["labels"], same["labels"])
