@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .constants import COCO_IDS, COCO_NAMES, DEVICE
+from .data import to_rgb
 from .engine import Trainer, join_processes, process_rank, seed_everything, write_atomically
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
@@ -76,6 +77,7 @@ RecipeName = Annotated[str | None, typer.Option(help=f"{' or '.join(RECIPES)}; b
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: log, curves, checkpoints, weights.")],
     recipe: RecipeName = None,
+    data: Annotated[str | None, typer.Option(help="A folder or a data set on the Hub instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
     samples: Annotated[int | None, typer.Option(min=1, help="Images in an evaluation; by default the recipe's")] = None,
@@ -97,12 +99,16 @@ def train(
 
     `frcnn train --recipe coco-r50 --batch-size 8 --out runs/coco`
 
+    `frcnn train --data my_pictures --steps 2000 --out runs/mine`
+
     `torchrun --nproc-per-node 2 -m frcnn_common.cli train --out runs/two`
     """
     with _one_line_errors():
         join_processes()
         chosen = _recipe(recipe)
         chosen = replace(chosen, steps=steps or chosen.steps, eval_samples=samples or chosen.eval_samples)
+        if data is not None:
+            chosen = chosen.with_data(data)
         if batch_size is not None:
             chosen = chosen.with_batch_size(batch_size)
         if backbone_weights is not None:
@@ -118,7 +124,8 @@ def train(
             typer.echo(f"going on after step {trainer.resume(loader)}")
 
         def measure(model):
-            return evaluate_model(model, chosen.loader("val", chosen.eval_samples, metadata=True)).summary()
+            loader = chosen.loader("val", chosen.eval_samples, metadata=True)
+            return evaluate_model(model, loader, num_classes=len(chosen.names), names=chosen.names).summary()
 
         trainer.run(loader, every=every, evaluate=measure, progress=True)
         if process_rank()[0] == 0:
@@ -132,7 +139,7 @@ WeightsName = Annotated[str, typer.Option(help="tiny (ships with this package), 
 @app.command()
 def evaluate(
     weights: WeightsName = "tiny",
-    data: Annotated[str, typer.Option(help="openmoji (the drawn scenes), or a data set on the Hub.")] = "openmoji",
+    data: Annotated[str, typer.Option(help="openmoji (drawn scenes), a folder or a data set on the Hub.")] = "openmoji",
     samples: Annotated[int | None, typer.Option(min=1, help="Images of the validation split; by default all.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ):
@@ -149,20 +156,24 @@ def evaluate(
     with _one_line_errors():
         detector = Detector.load(weights)
         predictions, targets = [], []
-        for picture, target in tqdm(_pictures(data, samples), unit="image", total=samples):
+        stream = replace(RECIPES["openmoji-tiny"], source=data).dataset("val", samples, metadata=True)
+        if tuple(stream.names) != tuple(detector.names):
+            others = f"{_some(detector.names)}; {_some(stream.names)}"
+            raise ValueError(f"{detector.name} knows other classes than {data}: {others}")
+        for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
             predictions.append(detector(picture, score=detector.model.SCORE_THR))
             targets.append(target)
-        evaluation = evaluate_detections(predictions, targets)
+        evaluation = evaluate_detections(
+            predictions, targets, num_classes=len(detector.names), names=detector.names
+        )
         typer.echo(f"{detector.name} on {len(targets)} images of {data}\n{evaluation}")
         if as_json is not None:
             numbers = {"weights": detector.name, "data": data, "images": len(targets)} | evaluation.summary()
             write_atomically(as_json, lambda file: file.write(json.dumps(numbers, indent=1).encode()))
 
 
-def _pictures(data, samples):
-    """Pictures of the validation split as they are stored, and their targets."""
-    stream = replace(RECIPES["openmoji-tiny"], source=data).dataset("val", samples)
-    return stream.pictures()
+def _some(names):
+    return ", ".join(names[1:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 # %% ../nbs/api/16_cli.ipynb #c8db24f8
 @app.command()
@@ -193,11 +204,11 @@ def detect(
                 _complain(f"{path}: {error}")
                 failed += 1
                 continue
-            _draw(picture, detections, out / name)
+            _draw(picture, detections, detector.names, out / name)
             found.append((path, picture.size, detections))
-            typer.echo(_printable(f"{path} → {out / name}: {_in_words(detections)}"))
+            typer.echo(_printable(f"{path} → {out / name}: {_in_words(detections, detector.names)}"))
         if as_json:
-            document = json.dumps(_coco_document(found), indent=1)
+            document = json.dumps(_coco_document(found, detector.names), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
@@ -234,11 +245,11 @@ def _output_names(paths):
 
 def _detect_in_file(detector, path, score):
     with Image.open(path) as image:
-        picture = ImageOps.exif_transpose(image).convert("RGB")
+        picture = to_rgb(ImageOps.exif_transpose(image))
     return picture, detector(picture, score)
 
 
-def _draw(picture, found, path):
+def _draw(picture, found, names, path):
     """Draw a picture with its detections, 800 pixels on the longer side or as many as it has."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -248,17 +259,19 @@ def _draw(picture, found, path):
     inches = 8 / max(picture.size)
     figure = Figure(figsize=(picture.width * inches, picture.height * inches), dpi=max(100, max(picture.size) / 8))
     FigureCanvasAgg(figure)
-    show_boxes(picture, found["boxes"], found["labels"], found["scores"], ax=figure.add_axes((0, 0, 1, 1)))
+    ax = figure.add_axes((0, 0, 1, 1))
+    show_boxes(picture, found["boxes"], found["labels"], found["scores"], ax=ax, names=names)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _in_words(found):
-    names = [COCO_NAMES[label] for label in found["labels"].tolist()]
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "nothing"
+def _in_words(found, names):
+    seen = [names[label] for label in found["labels"].tolist()]
+    return ", ".join(f"{seen.count(name)} × {name}" for name in dict.fromkeys(seen)) or "nothing"
 
 
-def _coco_document(found):
-    """Images, categories and detections as COCO's JSON has them: `x y w h`, the ids of COCO's 80 categories."""
+def _coco_document(found, names):
+    """Images, categories and detections as COCO's JSON has them: `x y w h`, and for COCO's classes its ids."""
+    ids = COCO_IDS if tuple(names) == tuple(COCO_NAMES) else range(1, len(names))
     images, annotations = [], []
     for number, (path, (width, height), rows) in enumerate(found, start=1):
         images.append({"id": number, "file_name": str(path), "width": width, "height": height})
@@ -266,10 +279,10 @@ def _coco_document(found):
             rows["boxes"].tolist(), rows["scores"].tolist(), rows["labels"].tolist(), strict=True
         ):
             annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": COCO_IDS[label - 1],
+                "id": len(annotations) + 1, "image_id": number, "category_id": ids[label - 1],
                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": score,
             })  # fmt: skip
-    categories = [{"id": i, "name": name} for i, name in zip(COCO_IDS, COCO_NAMES[1:], strict=True)]
+    categories = [{"id": i, "name": name} for i, name in zip(ids, names[1:], strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 # %% ../nbs/api/16_cli.ipynb #6406feb7

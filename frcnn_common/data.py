@@ -375,7 +375,7 @@ class COCOStreamDataset(IterableDataset):
         for row in self._ordered():
             yield self._sample(row)
         if self.report.bad_samples:
-            told = [f"{self.report.bad_samples} rows are no samples and were skipped", *self.report.culprits]
+            told = [f"bad samples skipped: {self.report.bad_samples}, the first of them:", *self.report.culprits]
             warnings.warn("\n".join(told), stacklevel=2)
 
     def set_epoch(self, epoch: int) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-from .constants import DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
-from .data import to_input
+from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
+from .data import to_input, to_rgb
 from .detector import FasterRCNN
 from .engine import load_checkpoint, write_atomically
 
@@ -35,8 +35,8 @@ def save_detector(path, model: FasterRCNN, recipe) -> None:
 
     state = {name: value.half() if value.ndim > 1 else value for name, value in model.state_dict().items()}
     state = {name: value.contiguous().cpu() for name, value in state.items()}
-    settings = {"recipe": recipe.name, "img_size": recipe.img_size, "model_options": recipe.model_options}
-    data = save(state, metadata={"frcnn_common": json.dumps(settings)})
+    settings = {name: getattr(recipe, name) for name in ("img_size", "model_options", "names")}
+    data = save(state, metadata={"frcnn_common": json.dumps(settings | {"recipe": recipe.name})})
     write_atomically(path, lambda file: file.write(data))
 
 # %% ../nbs/api/15_inference.ipynb #06a01575
@@ -53,7 +53,7 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
     model : FasterRCNN
         In evaluation mode, on `DEVICE`.
     settings : dict
-        `recipe` (a name), `img_size` and `model_options`.
+        `recipe` (its name), `img_size`, `model_options`, and `names`, the class names with the background first.
 
     Raises
     ------
@@ -65,11 +65,14 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
     path = Path(path)
     state, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     try:
-        settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")}
+        names = tuple(settings.get("names", COCO_NAMES))
+        settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")} | {"names": names}
         if settings["img_size"] not in range(1, 4097):
             raise ValueError(f"img_size must be 1…4096, got {settings['img_size']!r:.20}")
         model = FasterRCNN(**settings["model_options"] | _sizes(state) | {"backbone_weights": None})
         model.load_state_dict(state)
+        if len(names) != len(state["predictor.cls.bias"]) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{len(names)} class names for {len(state['predictor.cls.bias'])} classes")
     except Exception as error:  # of a foreign file any part can be anything
         raise ValueError(f"{path} holds no detector of this package: {type(error).__name__}: {error!s:.300}") from error
     return model.to(DEVICE).eval(), settings
@@ -127,10 +130,12 @@ class Detector:
         Side of the square that pictures are brought to; without it, torchvision's rule.
     name : str
         What to call it.
+    names : sequence of str
+        Class names by label.
     """
 
-    def __init__(self, model: FasterRCNN, img_size: int | None = None, name: str = "detector"):
-        self.model, self.img_size, self.name = model.eval(), img_size, name
+    def __init__(self, model: FasterRCNN, img_size: int | None = None, name: str = "detector", names=COCO_NAMES):
+        self.model, self.img_size, self.name, self.names = model.eval(), img_size, name, names
 
     @classmethod
     def load(cls, weights="tiny") -> "Detector":
@@ -154,7 +159,7 @@ class Detector:
         if weights == "coco":
             return cls(FasterRCNN.from_torchvision("COCO_V1").to(DEVICE), name="coco")
         model, settings = load_detector(SHIPPED if weights == "tiny" else weights)
-        return cls(model, settings["img_size"], str(weights))
+        return cls(model, settings["img_size"], str(weights), settings["names"])
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, score: float = 0.5) -> dict:
@@ -190,5 +195,5 @@ class Detector:
 
         mean, std = IMAGENET_MEAN.flatten().tolist(), IMAGENET_STD.flatten().tolist()
         transform = GeneralizedRCNNTransform(800, 1333, mean, std)
-        batch, _ = transform.eval()([to_tensor(image.convert("RGB"))])
+        batch, _ = transform.eval()([to_tensor(to_rgb(image))])
         return batch.tensors, batch.image_sizes

@@ -112,7 +112,8 @@ def to_image(image) -> np.ndarray:
 
 # %% ../nbs/api/14_plots.ipynb #a9fb76c9
 def show_boxes(
-    image, boxes, labels=None, scores=None, *, ax=None, color=None, width=1.8, style="-", alpha=1.0, title=None
+    image, boxes, labels=None, scores=None, *, ax=None, color=None, width=1.8, style="-", alpha=1.0, title=None,
+    names=COCO_NAMES,
 ):
     """Draw an image with boxes.
 
@@ -123,7 +124,7 @@ def show_boxes(
     boxes : Tensor
         `[N, 4]` corner boxes in the image's pixels.
     labels : Tensor, optional
-        `[N]` labels 1…80: tags with names, colors by class.
+        `[N]` labels from 1: tags with names, colors by class.
     scores : Tensor, optional
         `[N]` scores, for the tags.
     ax : Axes, optional
@@ -134,6 +135,8 @@ def show_boxes(
         Line width in points, line style, opacity.
     title : str, optional
         Title of the axes.
+    names : sequence of str
+        Class names by label.
 
     Returns
     -------
@@ -161,7 +164,7 @@ def show_boxes(
         ax.add_collection(rim, autolim=False)
     ax.add_collection(PolyCollection(corners, edgecolors=colors, linewidths=width, **look), autolim=False)
     for n in range(len(boxes) * tagged):
-        name = [] if labels is None else [COCO_NAMES[int(labels[n])]]
+        name = [] if labels is None else [names[int(labels[n])]]
         score = [] if scores is None else [f"{float(scores[n]):.2f}"]
         _tag(ax, boxes[n].tolist(), " ".join(name + score), colors[n])
     if title is not None:

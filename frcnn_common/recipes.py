@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
-from .constants import DEVICE
+from .constants import COCO_NAMES, DEVICE
 from .data import Augment, COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 from .rows import HUB_DATASET, HUB_REVISION
@@ -30,7 +30,7 @@ class Recipe:
     name : str
         What `FRCNN_RECIPE` calls it.
     source : str
-        `"openmoji"` for the embedded scenes, otherwise the hub's name of a data set.
+        `"openmoji"` for the embedded scenes, otherwise a folder or the hub's name of a data set.
     img_size : int
         Side of the square network input in pixels.
     batch_size : int
@@ -61,6 +61,10 @@ class Recipe:
         Length of a whole training run, and of the one in a notebook.
     categories : tuple of str or None
         COCO names that the embedded scenes are drawn from; None is all.
+    names : tuple of str
+        Class names, the background first.
+    shuffle : int
+        Rows that are shuffled together in training, as in `COCOStreamDataset`.
     augment : dict or None
         Options of `Augment` for the training split; None leaves the pictures as they are.
     live_options : dict
@@ -93,6 +97,8 @@ class Recipe:
     revision: str | None = None
     schedule: str = "cosine"
     categories: tuple | None = None
+    names: tuple = COCO_NAMES
+    shuffle: int = 0
     augment: dict | None = None
     live_options: dict = field(default_factory=dict)
     weights: str = "tiny"
@@ -106,6 +112,12 @@ class Recipe:
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
+    def with_data(self, source) -> "Recipe":
+        """The same recipe for other data: a folder as `folder_rows` reads it, or a data set on the Hub."""
+        names = COCOStreamDataset("train", source=source).names
+        options = self.model_options | {"num_classes": len(names)}
+        return replace(self, source=str(source), names=names, model_options=options, shuffle=256)
+
     def describe(self) -> dict:
         """What a training run depends on, as strings, numbers, tuples and dicts of these."""
         of_notebooks = ("bars", "eval_samples", "live_options", "live_steps", "weights")
@@ -117,8 +129,9 @@ class Recipe:
         source = self.source
         if source == "openmoji":
             source = openmoji.scene_stream(split, categories=self.categories)
-        if self.augment is not None and split == "train":
-            options = {"augment": Augment(**self.augment)} | options
+        if split == "train":
+            augment = None if self.augment is None else Augment(**self.augment)
+            options = {"augment": augment, "shuffle": self.shuffle} | options
         options = {"img_size": self.img_size, "source": source, "revision": self.revision} | options
         return COCOStreamDataset(split, max_samples, **options)
 
@@ -211,6 +224,7 @@ RECIPES = {
             schedule="multistep",
             grad_clip=10.0,
             amp_dtype=torch.float16,
+            shuffle=256,
             augment={"flip": 0.5},
             steps=90_000,
             live_steps=2_000,

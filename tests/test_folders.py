@@ -144,7 +144,7 @@ def test_a_missing_picture_is_named(tmp_path):
     (write(tmp_path, document(BOXES)) / "train2017/1.png").unlink()
     with pytest.raises(BadSample, match="image 11: no picture: .*1.png"):
         read(tmp_path)
-    with pytest.warns(UserWarning, match="1 rows are no samples.*\n.*1.png"):
+    with pytest.warns(UserWarning, match="bad samples skipped: 1, .*\n.*1.png"):
         assert sorted(read(tmp_path, on_bad_sample="skip")[1]) == [10]
 
 

@@ -69,7 +69,7 @@ def test_sync_sees_a_module_without_a_notebook(clone):
 def test_sync_sees_a_chapter_that_exports(clone):
     (clone / "nbs/chapters").mkdir(exist_ok=True)
     (clone / "nbs/chapters/99_wrong.ipynb").write_bytes((clone / "nbs/api/01_boxes.ipynb").read_bytes())
-    assert "99_wrong.ipynb is a chapter and must not export" in sync_error(clone)
+    assert "99_wrong.ipynb is no page of the API and must not export" in sync_error(clone)
 
 
 PRIVATE = {
