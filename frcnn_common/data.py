@@ -367,11 +367,6 @@ class COCOStreamDataset(IterableDataset):
         return self._samples()
 
     def _samples(self):
-        if isinstance(self.source, str) and not self.retries:
-            try:
-                ask_hub(self.source)
-            except ConnectionError as error:
-                raise stream_error(error, self.origin, tries=1) from error
         for row in self._ordered():
             yield self._sample(row)
         if self.report.bad_samples:
@@ -423,6 +418,11 @@ class COCOStreamDataset(IterableDataset):
 
     def _read(self, position):
         """Yield rows, each with the position after it; open the stream again where it breaks."""
+        if isinstance(self.source, str) and not self.retries:
+            try:
+                ask_hub(self.source)
+            except ConnectionError as error:
+                raise stream_error(error, self.origin, tries=1) from error
         tries = 0
         while True:
             self.report = Report(**position["report"])

@@ -1,4 +1,7 @@
-"""A short training run on the embedded scenes, which tests kill: `python briefly.py FOLDER [KILL_AT_SYNC]`."""
+"""A short training run, which tests kill: `python briefly.py FOLDER [KILL_AT_SYNC]`.
+
+On the embedded scenes; or, where HF_ENDPOINT is set, on that Hub's data, shuffled, with two workers.
+"""
 
 import hashlib
 import os
@@ -10,6 +13,7 @@ import torch
 
 from frcnn_common.engine import Trainer, seed_everything
 from frcnn_common.recipes import RECIPES
+from frcnn_common.rows import HUB_DATASET
 
 STEPS, EVERY = 24, 5
 SMALL = {"width": 4, "fpn_channels": 16, "fc_dim": 32, "pre_nms": 100, "post_nms": 50}
@@ -35,6 +39,8 @@ def main(folder):
     recipe = replace(
         default, img_size=64, batch_size=2, steps=STEPS, warmup_steps=4, model_options=default.model_options | SMALL
     )
+    if "HF_ENDPOINT" in os.environ:
+        recipe = replace(recipe, source=HUB_DATASET, shuffle=4, num_workers=2)
     trainer = Trainer(recipe.model(), recipe, folder)
     loader = recipe.loader("train", metadata=True)
     trainer.resume(loader)

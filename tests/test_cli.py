@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from frcnn_common import COCO_NAMES
 from frcnn_common.cli import app
+from frcnn_common.inference import Detector
 from frcnn_common.openmoji import draw_scene
 
 run = CliRunner().invoke
@@ -109,3 +111,45 @@ def test_train_evaluate_resume(tmp_path):
     measured = run(app, ["evaluate", "--weights", weights, "--samples", "4", "--json", str(tmp_path / "ap.json")])
     assert measured.exit_code == 0, measured.output
     assert json.loads((tmp_path / "ap.json").read_text())["images"] == 4
+
+
+def own_folder(folder):
+    """Pictures of two classes with COCO's JSON: scenes that are cut out of the stream."""
+    for split in ("train", "valid"):
+        rows = [draw_scene(number, "val", categories=("cat", "dog"), longest=96) for number in range(4)]
+        document = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 5, "name": "kitten"}, {"id": 2, "name": "puppy"}],
+        }
+        (folder / split).mkdir(parents=True)
+        for row in rows:
+            number, name = row["image_id"], f"{row['image_id']}.jpg"
+            (folder / split / name).write_bytes(row["image"]["bytes"])
+            document["images"].append({"id": number, "file_name": name, "width": row["width"], "height": row["height"]})
+            for category, (x1, y1, x2, y2) in zip(row["objects"]["category"], row["objects"]["bbox"], strict=True):
+                annotation = {"category_id": {"cat": 5, "dog": 2}[COCO_NAMES[category + 1]], "image_id": number}
+                annotation |= {"id": len(document["annotations"]), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+                document["annotations"].append(annotation)
+        (folder / split / "_annotations.coco.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_from_training_to_detection(tmp_path):
+    """With its own classes, in the order of their ids, which the file of weights keeps."""
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    command = ["train", "--data", str(data), "--batch-size", "2", "--steps", "1", "--out", str(out)]
+    result = run(app, command)
+    assert result.exit_code == 0, result.output
+    weights = ["--weights", str(out / "weights.safetensors")]
+    assert Detector.load(weights[1]).names == ("__background__", "puppy", "kitten")
+    measured = run(app, ["evaluate", *weights, "--data", str(data)])
+    assert measured.exit_code == 0 and "4 images" in measured.output
+    other = run(app, ["evaluate", *weights])
+    assert other.exit_code == 1 and "knows other classes than openmoji: puppy, kitten; person" in other.output
+    picture = str(next((data / "valid").glob("*.jpg")))
+    found = run(app, ["detect", picture, *weights, "--score", "0.05", "--json", "--out", str(tmp_path / "found")])
+    assert found.exit_code == 0, found.output
+    document = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert document["categories"] == [{"id": 1, "name": "puppy"}, {"id": 2, "name": "kitten"}]

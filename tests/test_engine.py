@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from faults import DATASET, Faults, coco_files
+from hub import Hub
 from torch import nn
 
 from frcnn_common.constants import DEVICE
@@ -128,10 +130,10 @@ def test_unreadable_files_are_refused_by_name(tmp_path, monkeypatch):
             load_checkpoint(name)
 
 
-def briefly(root, folder, *kill_at_sync):
+def briefly(root, folder, *kill_at_sync, environment=os.environ):
     """Start `briefly.py` on a folder."""
     command = [sys.executable, root / "tests" / "briefly.py", folder, *map(str, kill_at_sync)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -155,22 +157,41 @@ def undisturbed(root, tmp_path_factory):
     return folder, finish(briefly(root, folder))
 
 
+def kill_after(process, log, step, chance):
+    """Kill a run at a random moment soon after a step is in its log."""
+    while not (log.exists() and log.read_bytes().count(b"\n") >= step):
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.05))
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_that_is_killed_at_random_moments_is_the_run_that_is_not(root, undisturbed, tmp_path, seed):
     chance = random.Random(seed)
-    log = tmp_path / "log.jsonl"
     for step in sorted(chance.sample(range(1, 24), 3)):
-        process = briefly(root, tmp_path)
-        while not (log.exists() and log.read_bytes().count(b"\n") >= step):
-            assert process.poll() is None
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))
-        process.kill()
-        process.communicate()
+        kill_after(briefly(root, tmp_path), tmp_path / "log.jsonl", step, chance)
     assert finish(briefly(root, tmp_path)) == undisturbed[1]
     assert entries(tmp_path) == entries(undisturbed[0])
     assert [entry["step"] for entry in entries(tmp_path)] == list(range(1, 25))
+
+
+@pytest.mark.slow
+def test_the_same_from_a_hub_with_faults_with_shuffling_and_two_workers(root, tmp_path):
+    """Thirty rows: the second epoch begins in the middle of the run."""
+    chance, alone, killed = random.Random(0), tmp_path / "alone", tmp_path / "killed"
+    with Hub(DATASET, coco_files()) as hub:
+        environment = hub.environment(tmp_path / "home")
+        expected = finish(briefly(root, alone, environment=environment))
+        for step in (4, 17):
+            hub.hook = Faults({3: "error_503", 5: "cut", 8: "short", 12: "truncated"})
+            kill_after(briefly(root, killed, environment=environment), killed / "log.jsonl", step, chance)
+            assert len(hub.hook.happened) >= 3
+        assert finish(briefly(root, killed, environment=environment)) == expected
+    assert entries(killed) == entries(alone)
+    assert [entry["step"] for entry in entries(killed)] == list(range(1, 25))
 
 
 @pytest.mark.slow

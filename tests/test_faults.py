@@ -105,6 +105,15 @@ def test_without_a_network_the_recipe_says_so_within_ten_seconds(tmp_path, liste
         assert part in message(told)
 
 
+@pytest.mark.slow
+def test_the_command_line_says_so_in_one_line(tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-m", "frcnn_common.cli", "evaluate", "--data", DATASET]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    told = [line for line in done.stderr.splitlines() if "it/s" not in line and "image/s" not in line]
+    assert done.returncode == 1 and told[-1].startswith(f"frcnn: {DATASET}, split val, opening it: ConnectionError: ")
+
+
 @pytest.mark.long
 def test_many_random_schedules_of_faults(root):
     check_schedules(run(root, 20, 220))
