@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .boxes import box_area, clip_boxes
+from .boxes import clip_boxes
 from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
 from frcnn_common.rows import (
     HUB_DATASET,
@@ -134,7 +134,8 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     outside = (x1 > width) | (y1 > height) | (x2 < 0) | (y2 < 0)
     _refuse(boxes, outside, f"{name}: box lies outside the image of {width}×{height} pixels")
     inside = clip_boxes(boxes, image_size)
-    usable = box_area(inside) > 0
+    sides = inside[:, 2:] - inside[:, :2]
+    usable = (sides > 1e-6 * torch.tensor([width, height])).all(dim=1)  # less may vanish when the image is resized
     target = {"boxes": inside, "labels": categories + 1}
     if "iscrowd" in columns:
         target["iscrowd"] = columns["iscrowd"].bool()

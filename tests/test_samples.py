@@ -297,6 +297,18 @@ def test_arbitrary_boxes_are_in_the_image_or_refused(boxes, format):
     assert (x1 >= 0).all() and (x1 < x2).all() and (x2 <= 100).all()
     assert (y1 >= 0).all() and (y1 < y2).all() and (y2 <= 60).all()
     assert len(target["boxes"]) + dropped == len(boxes) and clipped <= len(target["boxes"])
+    resized = target["boxes"] * (400 / torch.tensor([100, 60, 100, 60]))
+    assert (resized[:, :2] < resized[:, 2:]).all()
+
+
+def test_a_box_that_resizing_would_flatten_is_dropped():
+    """Two neighbors in float32 that are the same number after resizing."""
+    scale, up = 8 / 60_000, torch.tensor(torch.inf)
+    edges = torch.arange(30_000.0, 32_000)
+    edge = edges[edges * scale == torch.nextafter(edges, up) * scale][0]
+    boxes = [(edge, 0, torch.nextafter(edge, up), 9), (0, 0, 50, 9)]
+    (_, target), *_ = dataset(row(encoded(Image.new("L", (60_000, 10))), boxes, [1, 2]))
+    assert target["labels"].tolist() == [3]
 
 
 def test_to_rgb_leaves_rgb_alone():
