@@ -163,18 +163,30 @@ torch.distributed.init_process_group("gloo", init_method="file://" + os.environ[
                                      rank=int(sys.argv[1]), world_size=2)
 rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(int(sys.argv[2])))})
 bound = None if sys.argv[3] == "None" else int(sys.argv[3])
-print(ids_of(DataLoader(samples(rows, max_samples=bound), batch_size=None, num_workers=int(sys.argv[4]))))
+data = samples(rows, max_samples=bound, shuffle=int(sys.argv[5]))
+print(ids_of(DataLoader(data, batch_size=None, num_workers=int(sys.argv[4]))))
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "bound", "workers"), [(12, None, 0), (13, None, 2), (12, 5, 0), (12, 6, 2)])
-def test_each_sample_once_over_ranks(tmp_path, count, bound, workers):
+@pytest.mark.parametrize(
+    ("count", "bound", "workers", "shuffle"),
+    [
+        (12, None, 0, 0),
+        (13, None, 2, 0),
+        (12, 5, 0, 0),
+        (12, 6, 2, 0),
+        (12, None, 2, 4),
+        (13, None, 0, 4),
+        (12, 5, 0, 4),
+    ],
+)
+def test_each_sample_once_over_ranks(tmp_path, count, bound, workers, shuffle):
     environment = os.environ | {"TESTS": os.path.dirname(__file__), "MEET": str(tmp_path / "meet")}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK_PROGRAM, str(rank), str(count), str(bound), str(workers)],
+            [sys.executable, "-c", RANK_PROGRAM, *map(str, (rank, count, bound, workers, shuffle))],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,

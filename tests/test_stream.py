@@ -94,14 +94,14 @@ def test_shuffling_moves_files_and_rows(parquet):
     assert len(beginnings) > 1
 
 
-def test_a_bound_means_the_same_samples_in_every_epoch(parquet):
-    data = make(parquet, max_samples=10, shuffle=4)
-    orders = []
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bound_means_the_same_samples_in_every_epoch(parquet, workers):
+    data, plain = make(parquet, max_samples=10, shuffle=4), make(parquet, max_samples=10)
+    chosen, orders = sorted(ids(loader(plain, workers))), []
     for epoch in range(3):
         data.set_epoch(epoch)
-        orders.append([int(target["image_id"]) for _, target in data])
-    plain = [int(target["image_id"]) for _, target in make(parquet, max_samples=10)]
-    assert all(sorted(order) == sorted(plain) for order in orders) and len(plain) == 10
+        orders.append(ids(loader(data, workers)))
+    assert len(chosen) == 10 and all(sorted(order) == chosen for order in orders)
     assert len(set(map(tuple, orders))) == 3
 
 
