@@ -7,16 +7,18 @@ __all__ = ['normalize', 'denormalize', 'split_name', 'clean_boxes', 'to_rgb', 'R
            'Augment', 'frcnn_collate_fn']
 
 # %% ../nbs/api/05_data.ipynb #555b7af8
+import copy
 import io
+import logging
 import time
-import warnings
+import zlib
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -27,6 +29,7 @@ from frcnn_common.rows import (
     HUB_REVISION,
     BadSample,
     ask_hub,
+    class_names,
     file_of,
     folder_rows,
     hub_rows,
@@ -149,8 +152,9 @@ def _name(row):
 
 def _columns(row, name):
     """The lists of a row's objects as tensors of one length."""
-    objects = row.get("objects") or {}
-    columns = {}
+    objects, columns = row.get("objects") or {}, {}
+    if not isinstance(objects, dict):
+        raise BadSample(f"{name}: objects must be a dict of lists, got a {type(objects).__name__}")
     for key, shape in (("bbox", (-1, 4)), ("category", (-1,)), ("iscrowd", (-1,))):
         if objects.get(key) is None:
             if key == "iscrowd":
@@ -158,7 +162,7 @@ def _columns(row, name):
             raise BadSample(f"{name}: no list objects[{key!r}]")
         try:
             values = torch.tensor(objects[key], dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise BadSample(f"{name}: objects[{key!r}] holds something that is no number: {error}") from error
         if values.numel() and (values.ndim != len(shape) or values.shape[1:] != shape[1:]):
             expected = "[K, 4]" if key == "bbox" else "[K]"
@@ -201,10 +205,13 @@ def _open(row):
         if not isinstance(image, Image.Image):
             image = Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
         orientation = _orientation(image)
+    except UnidentifiedImageError as error:
+        raise BadSample(f"{name}: no picture: its bytes are of no known format") from error
     except Exception as error:  # readers of foreign bytes raise anything
         raise BadSample(f"{name}: no picture: {type(error).__name__}: {error}") from error
-    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise BadSample(f"{name}: {image.width}×{image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}")
+    most = Image.MAX_IMAGE_PIXELS  # None is how Pillow is told to read everything
+    if most and image.width * image.height > most:
+        raise BadSample(f"{name}: {image.width}×{image.height} pixels are more than {most}")
     stored = image.size[::-1]
     shown = stored[::-1] if orientation >= 5 else stored
     said = row.get("height"), row.get("width")
@@ -219,7 +226,8 @@ def _orientation(image):
     """How EXIF data want a picture turned: 1 is not at all, from 5 on width and height change places."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would decode the whole picture in search of it
-    return image.getexif().get(0x0112, 1)
+    orientation = image.getexif().get(0x0112, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _decode(row, image, turned):
@@ -230,6 +238,9 @@ def _decode(row, image, turned):
         raise BadSample(f"{_name(row)}: the picture cannot be decoded: {type(error).__name__}: {error}") from error
 
 # %% ../nbs/api/05_data.ipynb #c3622bc3
+_LOG = logging.getLogger(__name__)
+
+
 @dataclass
 class Report:
     """What a stream has left out so far, counted in the process that reads it.
@@ -268,11 +279,11 @@ class COCOStreamDataset(IterableDataset):
 
     Yields `(image, target)`. `image` is float32 `[3, img_size, img_size]`: RGB, resized by Pillow's bicubic filter
     without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
-    of the resized image, clipped; `target["labels"]` is int64 `[K]`, 1…80. Boxes without area are dropped, images left
-    without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
+    of the resized image, clipped; `target["labels"]` is int64 `[K]`, from 1 on. Boxes without area are dropped, images
+    left without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
 
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
-    `StatefulDataLoader`.
+    `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
     Parameters
     ----------
@@ -286,7 +297,8 @@ class COCOStreamDataset(IterableDataset):
         A folder as `folder_rows` reads it, the hub's name of a data set, or a stream of rows in the same columns (then
         `split` is only checked).
     revision : str, optional
-        Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state.
+        Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state. By
+        default `HUB_REVISION` of COCO, and the main branch of others.
     box_format : str, optional
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     metadata : bool
@@ -303,29 +315,30 @@ class COCOStreamDataset(IterableDataset):
     keep_empty : bool
         Also yield images without a box, `[0, 4]`.
     on_bad_sample : str
-        What to do with a row that is no sample: `"raise"`, or `"skip"`, count it, and warn at the end. To skip, every
-        picture is decoded twice.
+        What to do with a row that is no sample: `"raise"`, or `"skip"` and count it; the log has the report when an
+        iteration ends. To skip, every picture is decoded twice.
     retries : int, optional
         How often to open the stream again at a row at which it broke, after 1, 2, 4… seconds, at most a minute. By
-        default 5 times, but not at all if the Hub does not answer in the beginning: then there is no network.
+        default 5 times, but not at all if the Hub does not answer at the very first: then there is no network.
 
     Attributes
     ----------
     names : tuple of str
-        Class names, the background first: COCO's, or those of the folder.
+        Class names, the background first: COCO's, or those of a folder that has them.
     report : Report
         What was left out since the iteration began.
 
     Raises
     ------
     ValueError
-        For an unknown split, policy or box format, a negative number, or a folder that `folder_rows` refuses.
+        For an unknown split, policy or box format, a negative number, a folder that `folder_rows` refuses, or a
+        position of a stream with other settings.
     FileNotFoundError
-        If a folder has nothing of the split.
+        If there is no such folder, or nothing of the split in it.
     BadSample
         While iterating, if `clean_boxes` refuses a row, or if its picture cannot be read; it is a `ValueError`.
     StreamError
-        While iterating, if a stream stays broken.
+        While iterating, if a stream stays broken, or if a data set of the hub has other classes than COCO's.
     """
 
     def __init__(
@@ -335,7 +348,7 @@ class COCOStreamDataset(IterableDataset):
         *,
         img_size=IMG_SIZE,
         source=HUB_DATASET,
-        revision=HUB_REVISION,
+        revision=None,
         box_format=None,
         metadata=False,
         augment=None,
@@ -351,8 +364,11 @@ class COCOStreamDataset(IterableDataset):
         if on_bad_sample not in ("raise", "skip"):
             raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
-        self.source, self.revision, self.names, self.box_format = source, revision, COCO_NAMES, box_format or "xyxy"
+        self.source, self.names, self.box_format = source, COCO_NAMES, box_format or "xyxy"
+        self.revision = revision or (HUB_REVISION if source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
+        if isinstance(source, Path) and not source.is_dir():
+            raise FileNotFoundError(f"no folder {source}")
         if self.origin and Path(source).is_dir():
             self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
         self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
@@ -362,20 +378,15 @@ class COCOStreamDataset(IterableDataset):
         self._state, self._resumed = self._beginning(), False
 
     def __iter__(self):
-        if not self._resumed:
+        if self._resumed:
+            self.epoch = self._state["epoch"]
+        else:
             self._state = self._beginning()
         self._resumed = False
-        return self._samples()
-
-    def _samples(self):
-        for row in self._ordered():
-            yield self._sample(row)
-        if self.report.bad_samples:
-            told = [f"bad samples skipped: {self.report.bad_samples}, the first of them:", *self.report.culprits]
-            warnings.warn("\n".join(told), stacklevel=2)
+        return map(self._sample, self._ordered(self._state))
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration shuffle and augment in another way."""
+        """Let the next iteration shuffle and augment in another way. Workers that a loader keeps do not hear of it."""
         self.epoch = epoch
 
     def state_dict(self) -> dict:
@@ -384,10 +395,13 @@ class COCOStreamDataset(IterableDataset):
 
     def load_state_dict(self, state: dict) -> None:
         """Let the next iteration begin at a position, in the epoch that it was taken in."""
-        self._state, self._resumed, self.epoch = state, True, state["epoch"]
+        for name, mine in self._settings().items():
+            if state[name] != mine:
+                raise ValueError(f"the position is of a stream with {name}={state[name]}, this one has {mine}")
+        self._state, self._resumed = state, True
 
     def pictures(self):
-        """Yield the same samples before they are resized, in their order.
+        """Yield the same samples before they are resized, in the order that they are stored in.
 
         Yields
         ------
@@ -400,13 +414,16 @@ class COCOStreamDataset(IterableDataset):
             image, _, turned = _open(row)
             yield _decode(row, image, turned), self._target(row)[0]
 
-    def _beginning(self):
-        return {"epoch": self.epoch, "rows": None, "report": Report().state(), "window": 0, "taken": 0}
+    def _settings(self):
+        return {"shuffle": self.shuffle, "seed": self.seed, "max_samples": self.max_samples}
 
-    def _ordered(self):
+    def _beginning(self):
+        place = {"epoch": self.epoch, "rows": None, "report": Report().state(), "window": 0, "taken": 0}
+        return place | self._settings()
+
+    def _ordered(self, state):
         """Yield the rows, shuffled within each window; `_state` is the position after the row that is out."""
-        state, worker = self._state, get_worker_info()
-        rows = self._read(state)
+        rows, worker = self._read(state), get_worker_info()
         while window := list(islice(rows, max(1, self.shuffle))):
             seeds = self.seed, self.epoch, worker.id if worker else 0, state["window"]
             order = np.random.default_rng(seeds).permutation(len(window)) if self.shuffle else [0]
@@ -419,14 +436,22 @@ class COCOStreamDataset(IterableDataset):
 
     def _read(self, position):
         """Yield rows, each with the position after it; open the stream again where it breaks."""
-        if isinstance(self.source, str) and not self.retries:
-            try:
+        try:
+            if isinstance(self.source, str) and not self.retries and self.epoch == 0 and position["rows"] is None:
                 ask_hub(self.source)
-            except ConnectionError as error:
-                raise stream_error(error, self.origin, tries=1) from error
+        except ConnectionError as error:
+            raise stream_error(error, self.origin, tries=1) from error
+        try:
+            yield from self._reopened(position)
+        finally:
+            if self.report.bad_samples:
+                told = f"epoch {self.epoch}, bad samples skipped: {self.report.bad_samples}, the first of them:"
+                _LOG.warning("\n".join([told, *self.report.culprits]))
+
+    def _reopened(self, position):
         tries = 0
         while True:
-            self.report = Report(**position["report"])
+            self.report = Report(**copy.deepcopy(position["report"]))
             try:
                 rows = self._rows()
                 if position["rows"] is not None:
@@ -449,7 +474,7 @@ class COCOStreamDataset(IterableDataset):
         if tries > allowed or not may_pass(error):
             raise stream_error(error, self.origin, tries) from error
         seconds = min(60, 2 ** (tries - 1))
-        warnings.warn(f"{self.origin}, {file_of(error)}: {error!r}: going on in {seconds} s", stacklevel=2)
+        _LOG.warning(f"{self.origin}, {file_of(error)}: {error!r}: going on in {seconds} s")
         time.sleep(seconds)
 
     def _rows(self):
@@ -459,6 +484,8 @@ class COCOStreamDataset(IterableDataset):
         rows = self.source
         if isinstance(rows, str):
             rows = hub_rows(rows, self.split, self.revision)
+            if class_names(rows) not in (None, self.names):
+                raise ValueError(f"not COCO's classes but {class_names(rows)[1:6]}…: save it to a folder, read that")
         if rows.features and "image" in rows.features:
             rows = rows.cast_column("image", datasets.Image(decode=False))
         rows = rows.filter(self._is_wanted)
@@ -508,7 +535,7 @@ class COCOStreamDataset(IterableDataset):
         if self.augment is None:
             return image, target
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.epoch, row["image_id"])) % 2**63)
+            torch.manual_seed(zlib.crc32(repr((self.epoch, row.get("image_id"))).encode()))
             return self.augment(image, target)
 
 

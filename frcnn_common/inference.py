@@ -65,7 +65,7 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
     path = Path(path)
     state, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     try:
-        names = tuple(settings.get("names", COCO_NAMES))
+        names = tuple(settings.get("names") or _names(len(state["predictor.cls.bias"])))
         settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")} | {"names": names}
         if settings["img_size"] not in range(1, 4097):
             raise ValueError(f"img_size must be 1…4096, got {settings['img_size']!r:.20}")
@@ -76,6 +76,11 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
     except Exception as error:  # of a foreign file any part can be anything
         raise ValueError(f"{path} holds no detector of this package: {type(error).__name__}: {error!s:.300}") from error
     return model.to(DEVICE).eval(), settings
+
+
+def _names(count):
+    """COCO's class names if there are as many, otherwise numbers: older files hold none."""
+    return COCO_NAMES if count == len(COCO_NAMES) else (COCO_NAMES[0], *(f"class {i}" for i in range(1, count)))
 
 
 def _sizes(state):

@@ -65,6 +65,8 @@ class Recipe:
         Class names, the background first.
     shuffle : int
         Rows that are shuffled together in training, as in `COCOStreamDataset`.
+    data_options : dict
+        What else `COCOStreamDataset` is told, for both splits.
     augment : dict or None
         Options of `Augment` for the training split; None leaves the pictures as they are.
     live_options : dict
@@ -99,6 +101,7 @@ class Recipe:
     categories: tuple | None = None
     names: tuple = COCO_NAMES
     shuffle: int = 0
+    data_options: dict = field(default_factory=dict)
     augment: dict | None = None
     live_options: dict = field(default_factory=dict)
     weights: str = "tiny"
@@ -112,11 +115,18 @@ class Recipe:
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
-    def with_data(self, source) -> "Recipe":
-        """The same recipe for other data: a folder as `folder_rows` reads it, or a data set on the Hub."""
-        names = COCOStreamDataset("train", source=source).names
-        options = self.model_options | {"num_classes": len(names)}
-        return replace(self, source=str(source), names=names, model_options=options, shuffle=256)
+    def with_data(self, source, box_format: str | None = None) -> "Recipe":
+        """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or a hub's data set."""
+        names = COCOStreamDataset("train", source=source, box_format=box_format).names
+        return replace(
+            self,
+            source=str(source),
+            revision=None,
+            names=names,
+            model_options=self.model_options | {"num_classes": len(names)},
+            shuffle=256,
+            data_options={"box_format": box_format, "keep_empty": True},
+        )
 
     def describe(self) -> dict:
         """What a training run depends on, as strings, numbers, tuples and dicts of these."""
@@ -132,8 +142,12 @@ class Recipe:
         if split == "train":
             augment = None if self.augment is None else Augment(**self.augment)
             options = {"augment": augment, "shuffle": self.shuffle} | options
-        options = {"img_size": self.img_size, "source": source, "revision": self.revision} | options
-        return COCOStreamDataset(split, max_samples, **options)
+        options = {"img_size": self.img_size, "source": source, "revision": self.revision} | self.data_options | options
+        data = COCOStreamDataset(split, max_samples, **options)
+        if data.names != self.names:
+            told = f"{', '.join(data.names[1:])}; the recipe has {', '.join(self.names[1:])}"
+            raise ValueError(f"{source}, split {split}, has other classes: {told}")
+        return data
 
     def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> DataLoader:
         """Batches `(images [B, 3, H, W], targets)`; training batches are all full. It can be resumed anywhere."""

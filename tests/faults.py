@@ -247,7 +247,8 @@ class Away:
         self.hub.shutdown()
         self.hub.socket.close()
         sleep(self.seconds)
-        self.hub.hook = None
+        if self.hub.hook is self:
+            self.hub.hook = None
         self.hub.socket = socket.create_server(("127.0.0.1", self.hub.server_port), backlog=64)
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
 

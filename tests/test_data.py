@@ -111,7 +111,7 @@ def test_split_names(monkeypatch):
         return stream(2)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name, revision: None)
+    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name: None)
     for split in ("train", "val", "validation"):
         assert len(list(COCOStreamDataset(split, img_size=16))) == 2
     assert asked == [("detection-datasets/coco", split, True) for split in ("train", "val", "val")]

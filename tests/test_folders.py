@@ -15,6 +15,7 @@ from frcnn_common import COCO_NAMES, COCOStreamDataset
 from frcnn_common.constants import COCO_IDS
 from frcnn_common.metrics import evaluate_detections
 from frcnn_common.openmoji import draw_scene, scene_stream
+from frcnn_common.recipes import RECIPES
 from frcnn_common.rows import BadSample, StreamError, box_evidence, find_box_format
 
 SIZE = (100, 60)
@@ -108,8 +109,13 @@ def test_crowds_of_a_json_are_ignored_where_they_overlap(tmp_path):
 BROKEN = {
     "no json": ("{", "is not COCO's JSON"),
     "other json": ([1, 2], "is not COCO's JSON"),
-    "no annotations": ({"images": [], "categories": []}, "is not COCO's JSON: 'annotations' is missing"),
-    "no images": (document([]), "is not COCO's JSON"),
+    "no annotations": ({"images": document(BOXES)["images"], "categories": []}, "JSON: 'annotations' is missing"),
+    "no images": (document([]), "it lists no images"),
+    "two images with one id": (document(BOXES) | {"images": document(BOXES)["images"][:1] * 2}, "two with the same id"),
+    "two categories with one id": (document(BOXES, categories=((1, "cup"), (7, "spoon"), (1, "fork"))),
+                                   "two categories have the same id"),
+    "an id too large": (document(BOXES) | {"images": [document(BOXES)["images"][0] | {"id": 2**70}], "annotations": []},
+                        "is not COCO's JSON"),
     "unknown category": (document([[(3, 0, 0, 9, 9)]]), "annotation 0 is of image 10 and category 3"),
     "three numbers": (document([[(1, 0, 0, 9)]]), r"annotation 0: bbox is \[0, 0, 9\], expected 4 numbers x y w h"),
     "a word": (document([[(1, "a", 0, 9, 9)]]), "annotation 0: bbox is .*expected 4 numbers"),
@@ -140,12 +146,12 @@ def test_folders_without_the_split_and_with_too_much(tmp_path):
         read(tmp_path)
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_picture_is_named(tmp_path, caplog):
     (write(tmp_path, document(BOXES)) / "train2017/1.png").unlink()
     with pytest.raises(BadSample, match="image 11: no picture: .*1.png"):
         read(tmp_path)
-    with pytest.warns(UserWarning, match="bad samples skipped: 1, .*\n.*1.png"):
-        assert sorted(read(tmp_path, on_bad_sample="skip")[1]) == [10]
+    assert sorted(read(tmp_path, on_bad_sample="skip")[1]) == [10]
+    assert "bad samples skipped: 1, " in caplog.messages[-1] and "1.png" in caplog.messages[-1]
 
 
 def parquet(folder, boxes, name="data/train-00000-of-00001.parquet", **columns):
@@ -206,13 +212,47 @@ def test_other_columns_are_refused(tmp_path):
         read(tmp_path)
 
 
-def test_a_damaged_parquet_file_is_named(tmp_path):
+@pytest.mark.parametrize("damage", ["page", "end", "empty"])
+def test_a_damaged_parquet_file_is_named(tmp_path, damage):
     path = parquet(tmp_path, CORNERS * 20) / "data/train-00000-of-00001.parquet"
-    data = bytearray(path.read_bytes())
-    data[10:400] = bytes(390)
-    path.write_bytes(data)
-    with pytest.raises(StreamError, match=f"split train, {path}: OSError: .*Is the file whole"):
+    data = path.read_bytes()
+    path.write_bytes({"page": data[:10] + bytes(390) + data[400:], "end": data[:-100], "empty": b""}[damage])
+    with pytest.raises(StreamError, match=f"{tmp_path}, split train, .*Is the file whole"):
         read(tmp_path)
+
+
+def test_odd_names_of_folders(tmp_path):
+    parquet(tmp_path / "a [b] c*?", CORNERS)
+    assert len(read(tmp_path / "a [b] c*?")[1]) == 3
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        read(tmp_path / "nowhere")
+
+
+def test_the_picture_of_the_split_goes_first(tmp_path):
+    """`images/0.png` of another split has the same name."""
+    write(tmp_path, document(BOXES))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (7, 7)).save(tmp_path / "images/0.png")
+    assert read(tmp_path)[1][10]["orig_size"].tolist() == [60, 100]
+
+
+def test_areas_contradict_a_json_whose_boxes_fit_both_ways(tmp_path):
+    """Small boxes near the corner, written as corners, with the areas of these."""
+    content = document([[(1, 4, 4, 20, 20), (1, 5, 6, 12, 14)]])
+    for annotation, area in zip(content["annotations"], (256, 56), strict=True):
+        annotation["area"] = area
+    with pytest.raises(ValueError, match="no xywh boxes: of 2, .*100% have exactly it"):
+        read(write(tmp_path, content))
+
+
+def test_a_recipe_refuses_splits_with_other_classes(tmp_path):
+    write(tmp_path, document(BOXES))
+    write(tmp_path, document([[(7, 0, 0, 50, 20)]], categories=[(7, "spoon")]), "val.json", "val")
+    recipe = RECIPES["openmoji-tiny"].with_data(tmp_path)
+    assert recipe.names == ("__background__", "cup", "spoon") and recipe.model_options["num_classes"] == 3
+    assert len(list(recipe.dataset("train"))) == 3  # one of them without a box
+    with pytest.raises(ValueError, match="split val, has other classes: spoon; the recipe has cup, spoon"):
+        recipe.dataset("val")
 
 
 def test_area_decides_what_fits():

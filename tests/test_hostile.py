@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from frcnn_common import FasterRCNN, ResNet50, cli
+from frcnn_common import COCO_NAMES, FasterRCNN, ResNet50, cli
 from frcnn_common.cli import app
 from frcnn_common.engine import Trainer, load_checkpoint, write_atomically
 from frcnn_common.inference import SHIPPED, Detector, load_detector
@@ -164,7 +164,7 @@ STEMS = st.text(AWKWARD, min_size=1, max_size=12) | st.sampled_from(["..", "..."
 NAMES = st.builds(lambda stem, ending: stem + ending, STEMS, st.sampled_from([".jpg", ".JPG", ".png"]))
 
 
-def write_a_byte(picture, found, path):
+def write_a_byte(picture, found, names, path):
     """Instead of a drawing, which takes long."""
     write_atomically(path, lambda file: file.write(b"."))
 
@@ -179,7 +179,8 @@ def find_nothing(*_):
 @example(["A.jpg", "a.png", "A-2.png", "a" * 251 + ".jpg", "..jpg", "\udcff.jpg", "..\\b.jpg"], False)
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.booleans())
 def test_detect_writes_one_file_for_each_picture_into_its_folder(names, spelled_out):
-    quick = patch.multiple(cli, _draw=write_a_byte, _detect_in_file=find_nothing, Detector=Mock())
+    detector = Mock(**{"load.return_value.names": COCO_NAMES})
+    quick = patch.multiple(cli, _draw=write_a_byte, _detect_in_file=find_nothing, Detector=detector)
     with tempfile.TemporaryDirectory() as folder, quick:
         root = Path(folder).resolve()
         pictures, out = root / "in", root / "out"

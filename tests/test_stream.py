@@ -122,6 +122,47 @@ def test_every_position_can_be_returned_to(parquet, kind, shuffle):
         assert other.report == report and other.epoch == 1
 
 
+def test_positions_with_a_bound_and_bad_samples(parquet):
+    """Reports go on where they were, in the middle of a window as well."""
+    options = {"shuffle": 8, "max_samples": 20, "on_bad_sample": "skip"}
+
+    def broken(row):
+        return row | {"objects": row["objects"] | {"category": [99] if row["image_id"] % 5 == 0 else [1]}}
+
+    def start():
+        source = source_of(parquet, "parquet").map(broken, features=FEATURES)
+        return COCOStreamDataset("train", img_size=16, source=source, metadata=True, **options)
+
+    data = start()
+    positions = [(data.state_dict(), int(target["image_id"])) for _, target in data]
+    assert data.report.bad_samples > 3
+    for k, (state, _) in enumerate(positions):
+        other = start()
+        other.load_state_dict(state)
+        assert [int(target["image_id"]) for _, target in other] == [number for _, number in positions[k + 1 :]]
+        assert other.report == data.report
+
+
+def test_a_position_wins_over_an_epoch_that_is_set_and_refuses_other_settings(parquet):
+    data = make(parquet, shuffle=4)
+    state = [data.state_dict() for _ in zip(data, range(7), strict=False)][-1]
+    other = make(parquet, shuffle=4)
+    other.load_state_dict(state)
+    other.set_epoch(3)
+    rest = [int(target["image_id"]) for _, target in other]
+    whole = [int(target["image_id"]) for _, target in make(parquet, shuffle=4)]
+    assert rest == whole[7:]
+    for options in ({"shuffle": 8}, {"shuffle": 4, "seed": 1}, {"shuffle": 4, "max_samples": 9}):
+        with pytest.raises(ValueError, match="the position is of a stream with"):
+            make(parquet, **options).load_state_dict(state)
+
+
+def test_two_iterations_of_one_dataset_do_not_disturb_each_other(parquet):
+    data = make(parquet)
+    pairs = [(int(a["image_id"]), int(b["image_id"])) for (_, a), (_, b) in zip(data, data, strict=True)]
+    assert [a for a, _ in pairs] == [b for _, b in pairs] and sorted(a for a, _ in pairs) == WANTED
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("shuffle", [0, 5])
