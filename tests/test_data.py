@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from frcnn_common import COCOStreamDataset, frcnn_collate_fn
 from frcnn_common.data import Augment, clean_boxes, denormalize, normalize
+from frcnn_common.rows import StreamError
 
 
 def make_rows(ids, size=(40, 20), boxes=None):
@@ -244,3 +245,39 @@ def test_augmentation_depends_on_image_and_epoch_alone():
 
     first = mirrored(0, 0)
     assert len(set(first.values())) == 2 and first == mirrored(2, 0) == mirrored(0, 0) != mirrored(0, 1)
+
+
+def test_the_hub_is_asked_before_anything_else_and_never_again(monkeypatch):
+    """A Hub that is away at the beginning of a later epoch, or of a run that goes on, gets the usual patience."""
+
+    def nobody(name):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream(3))
+    monkeypatch.setattr("frcnn_common.data.ask_hub", nobody)
+    data = COCOStreamDataset(img_size=16)
+    with pytest.raises(StreamError, match="nobody there. Without a network"):
+        next(iter(data))
+    data.set_epoch(1)
+    assert len(list(data)) == 3
+    resumed = COCOStreamDataset(img_size=16)
+    resumed.load_state_dict([data.state_dict() for _ in zip(data, range(2), strict=False)][-1])
+    assert len(list(resumed)) == 1
+    assert len(list(COCOStreamDataset(img_size=16, retries=1))) == 3
+
+
+def test_a_mistake_is_not_tried_again(monkeypatch):
+    """A wrong split, or other classes: at once, and without the advice to be patient."""
+    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited"))
+
+    def bad_split(*_, **__):
+        raise ValueError('Bad split: val. Available splits: ["train"]')
+
+    monkeypatch.setattr(datasets, "load_dataset", bad_split)
+    with pytest.raises(StreamError, match="Bad split: val.*Are the name, the split and the revision right"):
+        next(iter(COCOStreamDataset("val")))
+    other = datasets.Features({"objects": {"category": datasets.List(datasets.ClassLabel(names=["Mask", "Gloves"]))}})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream(1).cast(other))
+    with pytest.raises(StreamError, match="not COCO's classes but .*'Mask', 'Gloves'"):
+        next(iter(COCOStreamDataset(source="somebody/masks")))

@@ -56,9 +56,9 @@ def hub(rows):
         yield hub
 
 
-def run(hub, home, *command):
+def run(hub, home, *command, **variables):
     """What a Python process that uses this Hub prints."""
-    command, environment = [sys.executable, *command], hub.environment(home)
+    command, environment = [sys.executable, *command], hub.environment(home) | variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -82,6 +82,22 @@ def test_every_row_of_the_asked_revision_arrives_once(hub, rows, tmp_path):
         ]
         assert sorted(map(tuple, seen)) == sorted(expected) and len(expected) == SPLITS[split][0]
     assert revisions(hub, start) == {hub.commit}
+
+
+@pytest.mark.slow
+def test_the_cache_will_do_without_a_network(hub, tmp_path):
+    """What was downloaded once is read from there, if the Hub's own variable says that there is no network."""
+    fill = "import datasets; datasets.load_dataset('detection-datasets/coco', split='val')"
+    read = (
+        "from frcnn_common import COCOStreamDataset;"
+        "print(sorted(int(t['image_id']) for _, t in COCOStreamDataset('val', img_size=32, metadata=True)))"
+    )
+    run(hub, tmp_path, "-c", fill)
+    start = len(hub.requests)
+    assert json.loads(run(hub, tmp_path, "-c", read, HF_HUB_OFFLINE="1")) == list(range(SPLITS["val"][0]))
+    assert len(hub.requests) == start
+    with pytest.raises(AssertionError, match="StreamError: detection-datasets/coco, split val, .*Without a network"):
+        run(hub, tmp_path / "empty", "-c", read, HF_HUB_OFFLINE="1")
 
 
 def test_an_unknown_revision_is_an_error(hub, tmp_path):
