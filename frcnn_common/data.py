@@ -401,7 +401,7 @@ class COCOStreamDataset(IterableDataset):
         self._state, self._resumed = state, True
 
     def pictures(self):
-        """Yield the same samples before they are resized, in the order that they are stored in.
+        """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Yields
         ------
@@ -410,7 +410,7 @@ class COCOStreamDataset(IterableDataset):
         target : dict
             `boxes` float32 `[K, 4]` in pixels of that image, `labels` int64 `[K]`, and `iscrowd` where known.
         """
-        for row, _ in self._read(self._beginning()):
+        for row, _ in self._read(self._beginning(), in_order=True):
             image, _, turned = _open(row)
             yield _decode(row, image, turned), self._target(row)[0]
 
@@ -434,7 +434,7 @@ class COCOStreamDataset(IterableDataset):
                     self._state = state
                 yield window[order[taken - 1]][0]
 
-    def _read(self, position):
+    def _read(self, position, in_order=False):
         """Yield rows, each with the position after it; open the stream again where it breaks."""
         try:
             if isinstance(self.source, str) and not self.retries and self.epoch == 0 and position["rows"] is None:
@@ -442,18 +442,18 @@ class COCOStreamDataset(IterableDataset):
         except ConnectionError as error:
             raise stream_error(error, self.origin, tries=1) from error
         try:
-            yield from self._reopened(position)
+            yield from self._reopened(position, in_order)
         finally:
             if self.report.bad_samples:
                 told = f"epoch {self.epoch}, bad samples skipped: {self.report.bad_samples}, the first of them:"
                 _LOG.warning("\n".join([told, *self.report.culprits]))
 
-    def _reopened(self, position):
+    def _reopened(self, position, in_order):
         tries = 0
         while True:
             self.report = Report(**copy.deepcopy(position["report"]))
             try:
-                rows = self._rows()
+                rows = self._rows(in_order)
                 if position["rows"] is not None:
                     rows.load_state_dict(position["rows"])
                 for row in rows:
@@ -477,7 +477,7 @@ class COCOStreamDataset(IterableDataset):
         _LOG.warning(f"{self.origin}, {file_of(error)}: {error!r}: going on in {seconds} s")
         time.sleep(seconds)
 
-    def _rows(self):
+    def _rows(self, in_order):
         import datasets
         from datasets.distributed import split_dataset_by_node
 
@@ -493,7 +493,7 @@ class COCOStreamDataset(IterableDataset):
             rows = rows.take(self.max_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows = split_dataset_by_node(rows, torch.distributed.get_rank(), torch.distributed.get_world_size())
-        if self.shuffle:  # an epoch other than 0 is what datasets shuffles files by, if nothing fixes their order
+        if self.shuffle and not in_order:  # an epoch other than 0 is what datasets shuffles files by, if nothing fixes their order
             rows.set_epoch(1 + hash((self.seed, self.epoch)) % 2**31)
         return rows
 

@@ -157,6 +157,14 @@ def test_a_position_wins_over_an_epoch_that_is_set_and_refuses_other_settings(pa
             make(parquet, **options).load_state_dict(state)
 
 
+def test_pictures_are_not_shuffled(parquet):
+    """Red counts the rows."""
+    data = make(parquet, shuffle=8)
+    assert [image.getpixel((0, 0))[0] for image, _ in data.pictures()] == [
+        i for part in range(FILES) for i in range(part, ROWS, FILES) if i in WANTED
+    ]
+
+
 def test_two_iterations_of_one_dataset_do_not_disturb_each_other(parquet):
     data = make(parquet)
     pairs = [(int(a["image_id"]), int(b["image_id"])) for (_, a), (_, b) in zip(data, data, strict=True)]
