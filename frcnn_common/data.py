@@ -493,7 +493,8 @@ class COCOStreamDataset(IterableDataset):
             rows = rows.take(self.max_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows = split_dataset_by_node(rows, torch.distributed.get_rank(), torch.distributed.get_world_size())
-        if self.shuffle and not in_order:  # an epoch other than 0 is what datasets shuffles files by, if nothing fixes their order
+        if self.shuffle and not in_order:
+            # any epoch but 0 makes datasets shuffle the files by it, unless `take` has fixed their order
             rows.set_epoch(1 + hash((self.seed, self.epoch)) % 2**31)
         return rows
 
