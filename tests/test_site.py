@@ -84,7 +84,7 @@ def test_no_page_shows_an_address_in_memory(pages):
 
 
 def test_every_notebook_is_a_page():
-    notebooks = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("nbs/*/[0-9]*.ipynb")]
+    notebooks = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("nbs/*/[!_.]*.ipynb")]
     assert sorted(notebooks) == sorted(name for name in toc_pages() if name.startswith("nbs/"))
 
 
