@@ -32,7 +32,6 @@ from frcnn_common.rows import (
     class_names,
     file_of,
     folder_rows,
-    hub_rows,
     may_pass,
     stream_error,
     to_corners,
@@ -483,7 +482,7 @@ class COCOStreamDataset(IterableDataset):
 
         rows = self.source
         if isinstance(rows, str):
-            rows = hub_rows(rows, self.split, self.revision)
+            rows = datasets.load_dataset(rows, split=self.split, revision=self.revision, streaming=True)
             if class_names(rows) not in (None, self.names):
                 raise ValueError(f"not COCO's classes but {class_names(rows)[1:6]}…: save it to a folder, read that")
         if rows.features and "image" in rows.features:
