@@ -45,7 +45,7 @@ export: $(STAMP)  ## write frcnn_common/ from nbs/api/, and _build/frcnn_common.
 tidy: $(STAMP)  ## normalize the notebooks: what is stored, numbered and kept
 	$(BIN)/python tools/notebooks.py tidy
 
-execute: $(STAMP)  ## run every notebook in place, then tidy it (NB=nbs/api/01_boxes.ipynb: only that one)
+execute: $(STAMP)  ## run every notebook in place, then tidy it (NB=nbs/api/03_boxes.ipynb: only that one)
 	$(BIN)/python tools/notebooks.py execute $(NB)
 
 check: sync lint  ## the fast loop: sync, lint, the fast tests

@@ -230,7 +230,7 @@ def browser():
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["book/index", "nbs/chapters/01_coco_dataloader", "nbs/api/01_boxes"])
+@pytest.mark.parametrize("name", ["book/index", "nbs/chapters/01_coco_dataloader", "nbs/api/03_boxes"])
 def test_renders_offline_on_a_phone(server, browser, pages, name, theme):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     outside, errors = [], []

@@ -57,8 +57,8 @@ def test_sync_sees_an_untidy_notebook(clone):
 
 
 def test_sync_sees_two_notebooks_of_one_module(clone):
-    (clone / "nbs/api/99_more_boxes.ipynb").write_bytes((clone / "nbs/api/01_boxes.ipynb").read_bytes())
-    assert "01_boxes.ipynb and 99_more_boxes.ipynb both export to boxes" in sync_error(clone)
+    (clone / "nbs/api/99_more_boxes.ipynb").write_bytes((clone / "nbs/api/03_boxes.ipynb").read_bytes())
+    assert "03_boxes.ipynb and 99_more_boxes.ipynb both export to boxes" in sync_error(clone)
 
 
 def test_sync_sees_a_module_without_a_notebook(clone):
@@ -68,7 +68,7 @@ def test_sync_sees_a_module_without_a_notebook(clone):
 
 def test_sync_sees_a_chapter_that_exports(clone):
     (clone / "nbs/chapters").mkdir(exist_ok=True)
-    (clone / "nbs/chapters/99_wrong.ipynb").write_bytes((clone / "nbs/api/01_boxes.ipynb").read_bytes())
+    (clone / "nbs/chapters/99_wrong.ipynb").write_bytes((clone / "nbs/api/03_boxes.ipynb").read_bytes())
     assert "99_wrong.ipynb is no page of the API and must not export" in sync_error(clone)
 
 
@@ -223,8 +223,8 @@ def run_nbval(path):
 
 @pytest.mark.slow
 def test_nbval_sees_one_changed_digit(root, tmp_path):
-    nb = notebooks.read(root / "nbs/api/01_boxes.ipynb")
-    path = tmp_path / "01_boxes.ipynb"
+    nb = notebooks.read(root / "nbs/api/03_boxes.ipynb")
+    path = tmp_path / "03_boxes.ipynb"
     path.write_text(json.dumps(nb))
     assert "failed" not in run_nbval(path)
     change_one_digit(nb)
