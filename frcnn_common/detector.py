@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from .backbone import FPN, ResNet50
 from .boxes import batched_nms, check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE, TORCHVISION
+from .distributed import mean_count
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
-from frcnn_common.rpn import (
-    AnchorGenerator,
-    RegionProposalNetwork,
-    RPNHead,
-    box_loss,
-    full_precision,
-    mean_over_ranks,
-)
+from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead, box_loss, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
 
 # %% ../nbs/api/17_detector.ipynb #8ec36126
@@ -288,7 +282,7 @@ class FasterRCNN(nn.Module):
         goals = encode_boxes(rois[positive], torch.cat(matched), weights=self.box_weights)
         deltas = deltas[positive, labels[positive]]  # [P, 4]: those of the matched class
         box_count = len(labels) if self.conventions.box_loss_over == "sampled" else goals.numel()
-        counts = mean_over_ranks(logits.new_tensor([len(labels), box_count]))
+        counts = mean_count(logits.new_tensor([len(labels), box_count]))
         roi_cls = F.cross_entropy(logits, labels, reduction="sum") / counts[0]
         return {"roi_cls": roi_cls, "roi_box": box_loss(deltas, goals, counts[1])}
 
