@@ -169,7 +169,7 @@ def evaluate(
             others = f"{_some(detector.names)}; {_some(stream.names)}"
             raise ValueError(f"{detector.name} knows other classes than {data}: {others}")
         for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
-            predictions.append(detector(picture, score=detector.model.SCORE_THR))
+            predictions.append(detector(picture, score=detector.model.score_thr))
             targets.append(target)
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names

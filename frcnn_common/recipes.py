@@ -40,9 +40,9 @@ class Recipe:
     model_options : dict
         Keyword arguments of `FasterRCNN`.
     roi_batch : int
-        Regions of an image that the box head is trained on (`FasterRCNN.ROI_BATCH`).
+        Regions of an image that the box head is trained on, as in `FasterRCNN`.
     roi_pos_frac : float
-        Largest share of positives among them (`FasterRCNN.ROI_POS_FRAC`).
+        Largest share of positives among them, as in `FasterRCNN`.
     optimizer : str
         `"adamw"` or `"sgd"` (with momentum 0.9).
     lr, weight_decay : float
@@ -163,9 +163,8 @@ class Recipe:
 
     def model(self) -> FasterRCNN:
         """A new detector on `DEVICE`."""
-        model = FasterRCNN(**self.model_options).to(DEVICE)
-        model.ROI_BATCH, model.ROI_POS_FRAC = self.roi_batch, self.roi_pos_frac
-        return model
+        options = self.model_options | {"roi_batch": self.roi_batch, "roi_pos_frac": self.roi_pos_frac}
+        return FasterRCNN(**options).to(DEVICE)
 
 # %% ../nbs/api/18_recipes.ipynb #02dd2e47
 _TINY = {

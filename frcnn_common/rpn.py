@@ -215,6 +215,8 @@ class RegionProposalNetwork(nn.Module):
         Overlap above which the lower score is suppressed, within a level.
     min_sz : float
         Smallest side of a proposal in pixels.
+    rpn_batch : int
+        Anchors of an image that the losses are computed on, as in `subsample`.
     conventions : Conventions
         How deltas are clamped, what the losses are divided by, and how many proposals are kept in evaluation.
 
@@ -228,9 +230,20 @@ class RegionProposalNetwork(nn.Module):
     POS_THR = 0.7
     NEG_THR = 0.3
 
-    def __init__(self, head, anchor_gen, pre_nms=2000, post_nms=1000, nms_thr=0.7, min_sz=16, *, conventions=COURSE):
+    def __init__(
+        self,
+        head,
+        anchor_gen,
+        pre_nms=2000,
+        post_nms=1000,
+        nms_thr=0.7,
+        min_sz=16,
+        *,
+        rpn_batch=RPN_BATCH,
+        conventions=COURSE,
+    ):
         super().__init__()
-        self.conventions = conventions
+        self.rpn_batch, self.conventions = rpn_batch, conventions
         self.head, self.anchor_gen = head, anchor_gen
         self.pre_nms, self.post_nms, self.nms_thr, self.min_sz = pre_nms, post_nms, nms_thr, min_sz
 
@@ -313,7 +326,7 @@ class RegionProposalNetwork(nn.Module):
         """The two losses of one image as sums, and the numbers of terms in them."""
         gt_boxes = target["boxes"].to(anchors)
         labels, matches = assign_anchors(anchors, gt_boxes, self.POS_THR, self.NEG_THR)
-        positives, negatives = subsample(labels, self.RPN_BATCH, self.POS_FRAC, target.get("generator"))
+        positives, negatives = subsample(labels, self.rpn_batch, self.POS_FRAC, target.get("generator"))
         sampled = torch.cat([positives, negatives])
         goals = labels[sampled].to(logits)
         rpn_cls = F.binary_cross_entropy_with_logits(logits[sampled], goals, reduction="sum")

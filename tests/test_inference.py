@@ -88,6 +88,13 @@ def test_other_files_are_refused_by_name(tmp_path):
             load_detector(tmp_path / name)
 
 
+def test_options_of_the_model_are_said_while_loading():
+    loose = Detector.load("tiny", score_thr=0.01, nms_thr=1.0, max_dets=7).model
+    assert (loose.score_thr, loose.nms_thr, loose.max_dets) == (0.01, 1.0, 7)
+    with pytest.raises(TypeError, match="max_detections"):
+        load_detector(SHIPPED, max_detections=7)
+
+
 def test_the_shipped_file_is_small_and_half():
     state = load_file(SHIPPED)
     assert os.path.getsize(SHIPPED) < 12e6
