@@ -157,14 +157,14 @@ def error_breakdown(
         kinds, meant, lost = detection_errors(prediction, target, iou_thr=iou_thr, background_thr=background_thr)
         meant = torch.where(meant >= 0, meant + len(objects), -1).tolist()
         columns = prediction["scores"].tolist(), prediction["labels"].tolist(), kinds, meant
-        detections += [_Detection(*row) for row in zip(*columns, strict=True) if "ignored" not in row]
+        of_image = [_Detection(*row) for row in zip(*columns, strict=True)]
+        detections += [detection for detection in of_image if detection.kind != "ignored"]
         labels = select_objects(target)["labels"]
         objects += labels.tolist()
         missed += labels[lost].tolist()
-    ap = _mean_ap(detections, objects)
-    mended = {kind: _mean_ap(_mend(detections, objects, kind), objects) for kind in ERRORS}
-    mended["missed"] = _mean_ap(detections, objects, missed)
-    counts = Counter(detection.kind for detection in detections) | {"missed": len(missed)}
+    ap, counts = _mean_ap(detections, objects), Counter(detection.kind for detection in detections)
+    mended = {kind: _mean_ap(_mend(detections, objects, kind), objects) for kind in ERRORS if kind != "missed"}
+    counts["missed"], mended["missed"] = len(missed), _mean_ap(detections, objects, missed)
     return ErrorBreakdown(
         AP50=ap,
         counts={kind: counts[kind] for kind in ERRORS},

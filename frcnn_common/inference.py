@@ -17,11 +17,12 @@ from PIL import Image, ImageOps
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
 from .data import to_input, to_rgb
 from .detector import FasterRCNN
-from .engine import load_checkpoint, write_atomically
+from .files import write_atomically
+from .runs import load_checkpoint
 
 # %% ../nbs/api/25_inference.ipynb #ad2c2cc0
 def save_detector(path, model: FasterRCNN, recipe) -> None:
-    """Write a model's weights, and what it takes to use them, as one safetensors file, atomically.
+    """Write a model's weights, and what it takes to use them, as one safetensors file: the whole file, or none.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def save_detector(path, model: FasterRCNN, recipe) -> None:
     model : FasterRCNN
         Matrices are stored in half precision, vectors as they are.
     recipe : Recipe
-        What the model was made by.
+        The recipe that made the model: its name, image size, model options and class names are stored.
     """
     from safetensors.torch import save
 

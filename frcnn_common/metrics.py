@@ -81,8 +81,8 @@ def average_precision(scores: Tensor, hits: Tensor, num_objects: int) -> float:
 class Evaluation:
     """COCO's twelve numbers and the curves behind them. NaN where there is no object to find.
 
-    `AP` is the average precision over ten thresholds, then at 0.50 and at 0.75, then by size of the objects; `AR` is the
-    average recall with the best 1, 10 and 100 detections of an image, then by size.
+    `AP` is the average precision over ten thresholds, then at 0.50 and at 0.75, then by size of the objects; `AR` is
+    the average recall with the best 1, 10 and 100 detections of an image, then by size.
     """
 
     AP: float
@@ -122,7 +122,7 @@ class Evaluation:
 
 # %% ../nbs/api/21_metrics.ipynb #b6bb00d3
 def check_detections(predictions: Sequence[dict], targets: Sequence[dict], num_classes: int) -> None:
-    """Raise a `ValueError` that names the image unless predictions and targets are as `evaluate_detections` has them."""
+    """Raise a `ValueError` that names the image, unless all is as `evaluate_detections` describes it."""
     if len(predictions) != len(targets) or not targets:
         raise ValueError(f"got {len(predictions)} predictions, {len(targets)} targets; expected one of each per image")
     for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
@@ -294,9 +294,9 @@ def evaluate(model: nn.Module, loader: Iterable, *, num_classes: int = NUM_CLASS
 
 # %% ../nbs/api/21_metrics.ipynb #0e3c7efb
 def select_objects(target: dict, *, crowd: bool = False) -> dict[str, Tensor]:
-    """`boxes` and, where known, `labels` of a target's objects without its crowd regions, or of these alone; on the CPU.
+    """The `boxes` and, where known, `labels` of a target's objects, or of its crowd regions instead; on the CPU.
 
-    Crowd regions are those with `iscrowd` `[G]` (default 0).
+    A crowd region has 1 in `iscrowd` `[G]`; without that entry there is none.
     """
     chosen = target.get("iscrowd", torch.zeros(len(target["boxes"]))).cpu().bool() == crowd
     return {key: target[key].cpu()[chosen] for key in ("boxes", "labels") if key in target}
