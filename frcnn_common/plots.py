@@ -23,32 +23,15 @@ PALETTE = (
 )  # fmt: skip
 INK = "#222222"
 STYLE = {
-    "figure.facecolor": "white",
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "savefig.facecolor": "white",
-    "savefig.transparent": False,
-    "axes.facecolor": "white",
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "font.size": 9.5,
-}
+    "figure.facecolor": "white", "figure.dpi": 110, "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white", "savefig.transparent": False,
+    "axes.facecolor": "white", "axes.edgecolor": "#888888", "axes.labelcolor": INK,
+    "axes.titlesize": 10, "axes.labelsize": 9.5, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.8,
+    "text.color": INK, "xtick.color": "#555555", "ytick.color": "#555555",
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False,
+    "lines.linewidth": 1.8, "font.size": 9.5,
+}  # fmt: skip
 
 
 def set_style() -> None:
