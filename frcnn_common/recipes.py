@@ -63,6 +63,8 @@ class Recipe:
         Largest norm of the gradient.
     amp_dtype : torch.dtype or None
         Precision under autocast; None computes in float32 throughout.
+    threads : int or None
+        Threads that a processor trains with; None leaves it to torch, which takes all cores.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Recipe:
     schedule: str = "cosine"
     grad_clip: float
     amp_dtype: torch.dtype | None
+    threads: int | None = None
 
     def with_batch_size(self, batch_size: int) -> "Recipe":
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
@@ -174,6 +177,7 @@ RECIPES = {
             warmup_steps=300,
             grad_clip=5.0,
             amp_dtype=None,
+            threads=1,
         ),
         Recipe(
             name="coco-r50",

@@ -67,6 +67,21 @@ def test_a_run_in_two_parts_is_the_run_in_one():
     assert torch.equal(whole.weight, parts.weight) and torch.equal(whole.bias, parts.bias)
 
 
+@pytest.mark.parametrize(("threads", "used"), [(1, 1), (None, 3)])
+def test_a_run_computes_with_the_threads_of_its_recipe_and_leaves_them_as_they_were(threads, used):
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    try:
+        trainer = Trainer(Line().to(DEVICE), replace(RECIPE, threads=threads))
+        trainer.run(batches(), steps=1, evaluate=lambda model: {"threads": seen.add(torch.get_num_threads())})
+        assert (seen, torch.get_num_threads()) == ({used}, 3)
+        with pytest.raises(FloatingPointError):
+            trainer.run(batches(float("nan")), steps=2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_gradient_is_clipped():
     model = Line().to(DEVICE)
     trainer = Trainer(model, replace(RECIPE, grad_clip=1.0, lr=1.0, warmup_steps=1))
