@@ -7,6 +7,7 @@ datasets nor matplotlib.
 
 __version__ = "0.1.0"
 
+from .anchors import AnchorGenerator
 from .backbone import FPN, Bottleneck, ResNet50
 from .boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
 from .constants import (
@@ -24,7 +25,7 @@ from .constants import (
 from .data import COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
-from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
+from .rpn import RegionProposalNetwork, RPNHead
 
 __all__ = [
     "COCO_IDS",

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .anchors import subsample
 from .boxes import box_area, box_iou, check_boxes
 from .constants import COURSE
-from .rpn import subsample
 
 # %% ../nbs/api/15_roi.ipynb #da594597
 class ROIAlign(nn.Module):

@@ -24,9 +24,10 @@ from torchvision.ops.poolers import LevelMapper
 
 from frcnn_common import FPN, AnchorGenerator, RegionProposalNetwork, ResNet50, ROIAlign, RPNHead
 from frcnn_common import boxes as B
+from frcnn_common.anchors import assign_anchors
 from frcnn_common.constants import COURSE, TORCHVISION
 from frcnn_common.roi import sample_rois
-from frcnn_common.rpn import assign_anchors, box_loss
+from frcnn_common.rpn import box_loss
 
 ROUNDING = {torch.float32: 1e-6, torch.float64: 2e-15}  # about eight units in the last place
 NAMES = {torch.float32: "float32", torch.float64: "float64"}

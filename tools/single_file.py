@@ -14,7 +14,7 @@ PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
 CORE = (
     "constants", "distributed", "boxes", "hub", "formats", "folders", "samples", "data",
-    "weights", "backbone", "rpn", "roi", "detector",
+    "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
 )  # fmt: skip
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 

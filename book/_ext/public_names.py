@@ -15,7 +15,7 @@ SECTIONS = {
     "Box utilities": ["boxes"],
     "Data pipeline": ["data"],
     "Backbone": ["backbone"],
-    "Detection head and model": ["rpn", "roi", "detector"],
+    "Detection head and model": ["anchors", "rpn", "roi", "detector"],
 }
 
 
