@@ -38,7 +38,9 @@ def build(root, tmp_path):
 
 @pytest.mark.slow
 def test_the_build_says_which_page_since_when_and_how_long_it_took_last_time(build):
-    first = re.findall(r"page: executing since (\d\d:\d\d:\d\d)(, for \d+ s)? \((.*)\)", build("import time; time.sleep(2)"))
+    first = re.findall(
+        r"page: executing since (\d\d:\d\d:\d\d)(, for \d+ s)? \((.*)\)", build("import time; time.sleep(2)")
+    )
     assert len(first) >= 2  # the beginning, and signs of life
     assert {(since, before) for since, _, before in first} == {(first[0][0], "never executed here before")}
     assert [bool(so_far) for _, so_far, _ in first] == [False] + [True] * (len(first) - 1)

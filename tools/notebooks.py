@@ -46,7 +46,8 @@ def read(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        sys.exit(f"{path} is not a notebook ({error}). If git left a conflict in it: nbdev_fix {path}")
+        name = Path(*Path(path).parts[-3:]).as_posix()
+        sys.exit(f"{name} is not a notebook ({error}). If git left a conflict in it: nbdev_fix {name}")
 
 
 def source(cell):
