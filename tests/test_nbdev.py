@@ -1,4 +1,4 @@
-"""The habits of people who know nbdev: its commands, its hooks and its merge driver leave the tree as `make sync` wants it."""
+"""What users of nbdev are used to: its commands, hooks and merge driver leave the tree as `make sync` wants it."""
 
 import json
 import os
@@ -33,8 +33,8 @@ class Clone:
 
     def run(self, *command, succeeds=True):
         """What a command prints; it must succeed, unless it must not."""
-        options = {"cwd": self.folder, "env": self.environment, "capture_output": True, "text": True, "check": False}
-        done = subprocess.run(command, **options)
+        options = {"cwd": self.folder, "env": self.environment, "capture_output": True, "text": True}
+        done = subprocess.run(command, check=False, **options)
         assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -4,9 +4,9 @@ import re
 import subprocess
 import sys
 
-import nbformat.v4 as v4
 import pytest
 import yaml
+from nbformat import v4
 
 CONF = """
 import sys
