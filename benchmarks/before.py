@@ -204,9 +204,9 @@ def decode_every_class(model, rois, logits, deltas, size):
     ).view(-1, classes, 4)[:, 1:]
     boxes = clip_boxes(boxes.reshape(-1, 4), size)
     labels = torch.arange(1, classes, device=DEVICE).repeat(len(rois))
-    good = (scores > model.SCORE_THR) & ((boxes[:, 2:] - boxes[:, :2]) >= model.MIN_SIDE).all(dim=1)
+    good = (scores > model.score_thr) & ((boxes[:, 2:] - boxes[:, :2]) >= model.MIN_SIDE).all(dim=1)
     boxes, scores, labels = boxes[good], scores[good], labels[good]
-    kept = batched_nms(boxes, scores, labels, model.NMS_THR)[: model.MAX_DETS]
+    kept = batched_nms(boxes, scores, labels, model.nms_thr)[: model.max_dets]
     return [{"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}]
 
 

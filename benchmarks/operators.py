@@ -23,7 +23,7 @@ from frcnn_common.boxes import box_iou, nms
 from frcnn_common.constants import TORCHVISION
 from frcnn_common.detector import FasterRCNN
 from frcnn_common.roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
-from frcnn_common.rpn import flatten_levels
+from frcnn_common.rpn import RegionProposalNetwork, flatten_levels
 
 
 def roi_align(count=512, backward=False, channels_last=False):
@@ -146,19 +146,19 @@ def rpn_losses(batch=4):
     torch.testing.assert_close(ours.anchor_gen(maps, (400, 400)), anchors[0])
     targets = scenes(batch, 400)
 
-    def run_ours():
-        return list(ours.compute_losses(anchors[0], logits, deltas, targets).values())
+    def run_ours(rpn=ours):
+        return list(rpn.compute_losses(anchors[0], logits, deltas, targets).values())
 
     def run_theirs():
         labels, matched = theirs.assign_targets_to_anchors(anchors, targets)
         goals = theirs.box_coder.encode(matched, anchors)
         return theirs.compute_loss(logits.flatten()[:, None], deltas.view(-1, 4), labels, goals)
 
-    drawn, sampler = ours.RPN_BATCH, theirs.fg_bg_sampler
-    ours.RPN_BATCH, theirs.fg_bg_sampler = 10**7, BalancedPositiveNegativeSampler(10**7, 0.5)
-    losses = [[round(loss.item(), 6) for loss in run()] for run in (run_ours, run_theirs)]
+    every_anchor = RegionProposalNetwork(ours.head, ours.anchor_gen, rpn_batch=10**7, conventions=TORCHVISION)
+    sampler, theirs.fg_bg_sampler = theirs.fg_bg_sampler, BalancedPositiveNegativeSampler(10**7, 0.5)
+    losses = [[round(loss.item(), 6) for loss in run()] for run in (lambda: run_ours(every_anchor), run_theirs)]
     torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-4, rtol=1e-4)
-    ours.RPN_BATCH, theirs.fg_bg_sampler = drawn, sampler
+    theirs.fg_bg_sampler = sampler
     return Sides({OURS: run_ours, THEIRS: run_theirs}, {"losses over all anchors": losses, "anchors": len(anchors[0])})
 
 

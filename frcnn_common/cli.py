@@ -22,11 +22,14 @@ from tqdm.auto import tqdm
 
 from .constants import COCO_IDS, COCO_NAMES, DEVICE
 from .data import COCOStreamDataset, to_rgb
-from .engine import Trainer, join_processes, process_rank, seed_everything, write_atomically
+from .distributed import join_processes, process_rank
+from .engine import Trainer, seed_everything
+from .files import write_atomically
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .openmoji import scene_stream
+from .plots import show_boxes
 from .recipes import RECIPES, current_recipe
 from .rows import HUB_DATASET, StreamError, ask_hub
 from .weights import WEIGHTS_URLS, cached_file
@@ -53,10 +56,11 @@ def _one_line_errors():
 
 
 def _complain(error):
-    told = str(error)
-    if told.startswith("Caught "):  # by a loader's worker, which sends its traceback along
-        told = told.rsplit(f"{type(error).__name__}: ", 1)[-1]
-    typer.secho(_printable(f"frcnn: {told}"), fg="red", err=True)
+    """Print an error's message in one red line on stderr."""
+    message = str(error)
+    if message.startswith("Caught "):  # by a loader's worker, which sends its traceback along
+        message = message.rsplit(f"{type(error).__name__}: ", 1)[-1]
+    typer.secho(_printable(f"frcnn: {message}"), fg="red", err=True)
 
 
 def _printable(text):
@@ -65,6 +69,7 @@ def _printable(text):
 
 
 def _recipe(name):
+    """The recipe of a name, or the current one."""
     if name is None:
         return current_recipe()
     if name not in RECIPES:
@@ -84,7 +89,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="A folder or a data set on the Hub instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
-    samples: Annotated[int | None, typer.Option(min=1, help="Images in an evaluation; by default the recipe's")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Validation images in an evaluation.")] = 500,
     box_format: BoxFormat = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
@@ -111,7 +116,7 @@ def train(
     with _one_line_errors():
         join_processes()
         chosen = _recipe(recipe)
-        chosen = replace(chosen, steps=steps or chosen.steps, eval_samples=samples or chosen.eval_samples)
+        chosen = replace(chosen, steps=steps or chosen.steps)
         if data is not None:
             chosen = chosen.with_data(data, box_format)
         if batch_size is not None:
@@ -129,11 +134,12 @@ def train(
             typer.echo(f"going on after step {trainer.resume(loader)}")
 
         def measure(model):
-            loader = chosen.loader("val", chosen.eval_samples, metadata=True)
+            loader = chosen.loader("val", samples, metadata=True)
             return evaluate_model(model, loader, num_classes=len(chosen.names), names=chosen.names).summary()
 
         trainer.run(loader, every=every, evaluate=measure, progress=True)
-        if process_rank()[0] == 0:
+        rank, _ = process_rank()
+        if rank == 0:
             save_detector(out / "weights.safetensors", trainer.model, chosen)
             typer.echo(f"weights: {out / 'weights.safetensors'}")
 
@@ -169,7 +175,7 @@ def evaluate(
             others = f"{_some(detector.names)}; {_some(stream.names)}"
             raise ValueError(f"{detector.name} knows other classes than {data}: {others}")
         for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
-            predictions.append(detector(picture, score=detector.model.SCORE_THR))
+            predictions.append(detector(picture, score=detector.model.score_thr))
             targets.append(target)
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names
@@ -181,6 +187,7 @@ def evaluate(
 
 
 def _some(names):
+    """The first class names, and how many there are more."""
     return ", ".join(names[1:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 # %% ../nbs/api/26_cli.ipynb #c8db24f8
@@ -252,6 +259,7 @@ def _output_names(paths):
 
 
 def _detect_in_file(detector, path, score):
+    """The picture in a file, upright and in RGB, and what was found in it."""
     with Image.open(path) as image:
         picture = to_rgb(ImageOps.exif_transpose(image))
     return picture, detector(picture, score)
@@ -262,8 +270,6 @@ def _draw(picture, found, names, path):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from frcnn_common.plots import show_boxes
-
     inches = 8 / max(picture.size)
     figure = Figure(figsize=(picture.width * inches, picture.height * inches), dpi=max(100, max(picture.size) / 8))
     FigureCanvasAgg(figure)
@@ -273,6 +279,7 @@ def _draw(picture, found, names, path):
 
 
 def _in_words(found, names):
+    """How many of what was found, such as `2 × cat, 1 × dog`."""
     seen = [names[label] for label in found["labels"].tolist()]
     return ", ".join(f"{seen.count(name)} × {name}" for name in dict.fromkeys(seen)) or "nothing"
 
@@ -311,10 +318,12 @@ def info():
 
 
 def _device():
+    """The GPU's name, or how many threads the processor computes with."""
     return torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
 def _size(path):
+    """The size of a file and where it is, if it is there."""
     return f"{path.stat().st_size / 1e6:.1f} MB, {path}" if path.is_file() else f"not downloaded yet, {path}"
 
 

@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from .backbone import FPN, ResNet50
 from .boxes import batched_nms, check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE, TORCHVISION
+from .distributed import mean_count
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
-from frcnn_common.rpn import (
-    AnchorGenerator,
-    RegionProposalNetwork,
-    RPNHead,
-    box_loss,
-    full_precision,
-    mean_over_ranks,
-)
+from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead, box_loss, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
 
 # %% ../nbs/api/17_detector.ipynb #8ec36126
@@ -122,6 +116,12 @@ class FasterRCNN(nn.Module):
         As in `ResNet50` (its `weights`). Stem and layers 1–3 are frozen by default.
     box_weights : tuple of float, optional
         Factors on the head's box deltas, as in `encode_boxes`; by default as the conventions have it.
+    roi_batch, roi_pos_frac, roi_pos_thr : int, float, float
+        Regions of an image that the box head is trained on, the largest share of positives among them, and the overlap
+        from which a region is positive, as in `sample_rois`.
+    score_thr, nms_thr, max_dets : float, float, int
+        What a detection must score above, the overlap above which the lower score of a class is suppressed, and how
+        many detections of an image are kept.
     conventions : Conventions
         `COURSE`, or `TORCHVISION` to compute in every detail what torchvision's `fasterrcnn_resnet50_fpn` computes.
 
@@ -154,6 +154,12 @@ class FasterRCNN(nn.Module):
         checkpoint=True,
         backbone_weights=None,
         box_weights=None,
+        roi_batch=ROI_BATCH,
+        roi_pos_frac=ROI_POS_FRAC,
+        roi_pos_thr=ROI_POS_THR,
+        score_thr=SCORE_THR,
+        nms_thr=NMS_THR,
+        max_dets=MAX_DETS,
         conventions=COURSE,
     ):
         super().__init__()
@@ -173,6 +179,8 @@ class FasterRCNN(nn.Module):
         self.box_head = TwoMLPHead(fpn_channels * self.roi_align.out_size**2, fc_dim)
         self.predictor = FastRCNNPredictor(fc_dim, num_classes)
         self.box_weights = conventions.box_weights if box_weights is None else box_weights
+        self.roi_batch, self.roi_pos_frac, self.roi_pos_thr = roi_batch, roi_pos_frac, roi_pos_thr
+        self.score_thr, self.nms_thr, self.max_dets = score_thr, nms_thr, max_dets
 
     @classmethod
     def from_torchvision(cls, weights, *, bn_eps=None, **options):
@@ -254,7 +262,7 @@ class FasterRCNN(nn.Module):
             In training: scalars `rpn_cls`, `rpn_box`, `roi_cls`, `roi_box`.
         tuple
             In evaluation: `(results, proposals)`. `results[i]` has `boxes` `[D, 4]`, `scores` `[D]` and `labels` int64
-            `[D]` by falling score, at most `MAX_DETS`; `proposals[i]` is `[K_i, 4]`.
+            `[D]` by falling score, at most `max_dets`; `proposals[i]` is `[K_i, 4]`.
 
         Raises
         ------
@@ -279,7 +287,7 @@ class FasterRCNN(nn.Module):
 
     def roi_losses(self, features, proposals, image_size, targets):
         """`roi_cls` over the sampled regions of the batch, `roi_box` over the positive ones."""
-        settings = self.ROI_BATCH, self.ROI_POS_FRAC, self.ROI_POS_THR
+        settings = self.roi_batch, self.roi_pos_frac, self.roi_pos_thr
         samples = [sample_rois(p, target, *settings) for p, target in zip(proposals, targets, strict=True)]
         rois, labels, matched = zip(*samples, strict=True)
         logits, deltas = self._predict(features, rois, image_size)  # [R, C], [R, C, 4]
@@ -288,12 +296,12 @@ class FasterRCNN(nn.Module):
         goals = encode_boxes(rois[positive], torch.cat(matched), weights=self.box_weights)
         deltas = deltas[positive, labels[positive]]  # [P, 4]: those of the matched class
         box_count = len(labels) if self.conventions.box_loss_over == "sampled" else goals.numel()
-        counts = mean_over_ranks(logits.new_tensor([len(labels), box_count]))
+        counts = mean_count(logits.new_tensor([len(labels), box_count]))
         roi_cls = F.cross_entropy(logits, labels, reduction="sum") / counts[0]
         return {"roi_cls": roi_cls, "roi_box": box_loss(deltas, goals, counts[1])}
 
     def detect(self, features, proposals, image_size, image_sizes):
-        """Detections of each image: score threshold, decoding, clipping, NMS within classes, the best `MAX_DETS`."""
+        """Detections of each image: score threshold, decoding, clipping, NMS within classes, the best `max_dets`."""
         logits, deltas = self._predict(features, proposals, image_size)
         counts = [len(p) for p in proposals]
         per_image = zip(proposals, logits.softmax(dim=1).split(counts), deltas.split(counts), image_sizes, strict=True)
@@ -304,7 +312,7 @@ class FasterRCNN(nn.Module):
         return full_precision(logits), full_precision(deltas).unflatten(1, (-1, 4))
 
     def _detect_in_image(self, proposals, scores, deltas, image_size):
-        region, label = (scores[:, 1:] > self.SCORE_THR).nonzero().unbind(1)  # the pairs worth decoding
+        region, label = (scores[:, 1:] > self.score_thr).nonzero().unbind(1)  # the pairs worth decoding
         label = label + 1
         scores = scores[region, label]
         boxes = decode_boxes(
@@ -313,7 +321,7 @@ class FasterRCNN(nn.Module):
         boxes = clip_boxes(boxes, image_size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= self.MIN_SIDE).all(dim=1)
         boxes, scores, label = boxes[large], scores[large], label[large]
-        kept = batched_nms(boxes, scores, label, self.NMS_THR)[: self.MAX_DETS]
+        kept = batched_nms(boxes, scores, label, self.nms_thr)[: self.max_dets]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}
 
     def _checked_targets(self, images: Tensor, targets, image_sizes):

@@ -8,6 +8,7 @@ __all__ = ['SHIPPED', 'save_detector', 'load_detector', 'Detector']
 # %% ../nbs/api/25_inference.ipynb #2d3a75b1
 import json
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ from PIL import Image, ImageOps
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
 from .data import to_input, to_rgb
 from .detector import FasterRCNN
-from .engine import load_checkpoint, write_atomically
+from .files import write_atomically
+from .runs import load_checkpoint
 
 # %% ../nbs/api/25_inference.ipynb #ad2c2cc0
 def save_detector(path, model: FasterRCNN, recipe) -> None:
-    """Write a model's weights, and what it takes to use them, as one safetensors file, atomically.
+    """Write a model's weights, and what it takes to use them, as one safetensors file: the whole file, or none.
 
     Parameters
     ----------
@@ -29,7 +31,7 @@ def save_detector(path, model: FasterRCNN, recipe) -> None:
     model : FasterRCNN
         Matrices are stored in half precision, vectors as they are.
     recipe : Recipe
-        What the model was made by.
+        The recipe that made the model: its name, image size, model options and class names are stored.
     """
     from safetensors.torch import save
 
@@ -40,13 +42,15 @@ def save_detector(path, model: FasterRCNN, recipe) -> None:
     write_atomically(path, lambda file: file.write(data))
 
 # %% ../nbs/api/25_inference.ipynb #06a01575
-def load_detector(path) -> tuple[FasterRCNN, dict]:
+def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
     """Read a model from a file that this package wrote.
 
     Parameters
     ----------
     path : str or Path
         A file of `save_detector`, a checkpoint of `Trainer`, or a checkpoint of the older module.
+    **options
+        Parameters of `FasterRCNN` that shall be others than the file says, such as `score_thr` or `max_dets`.
 
     Returns
     -------
@@ -61,15 +65,18 @@ def load_detector(path) -> tuple[FasterRCNN, dict]:
         If there is no such file.
     ValueError
         If it cannot be read, or holds another kind of model. The message names the file.
+    TypeError
+        If there is no such option.
     """
     path = Path(path)
+    signature(FasterRCNN).bind_partial(**options)  # a misspelled option is not the file's fault
     state, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     try:
         names = tuple(settings.get("names") or _names(len(state["predictor.cls.bias"])))
         settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")} | {"names": names}
         if settings["img_size"] not in range(1, 4097):
             raise ValueError(f"img_size must be 1…4096, got {settings['img_size']!r:.20}")
-        model = FasterRCNN(**settings["model_options"] | _sizes(state) | {"backbone_weights": None})
+        model = FasterRCNN(**settings["model_options"] | options | _sizes(state) | {"backbone_weights": None})
         model.load_state_dict(state)
         if len(names) != len(state["predictor.cls.bias"]) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{len(names)} class names for {len(state['predictor.cls.bias'])} classes")
@@ -143,7 +150,7 @@ class Detector:
         self.model, self.img_size, self.name, self.names = model.eval(), img_size, name, names
 
     @classmethod
-    def load(cls, weights="tiny") -> "Detector":
+    def load(cls, weights="tiny", **options) -> "Detector":
         """A detector by the name or the file of its weights.
 
         Parameters
@@ -151,6 +158,8 @@ class Detector:
         weights : str or Path
             `"tiny"` ships with the package and knows the drawn scenes; `"coco"` is torchvision's detector trained on
             COCO, downloaded once (160 MB); or a file that `load_detector` reads.
+        **options
+            Parameters of `FasterRCNN` that shall be others than the weights' own, such as `score_thr`.
 
         Returns
         -------
@@ -158,12 +167,12 @@ class Detector:
 
         Raises
         ------
-        FileNotFoundError, ValueError, ConnectionError
+        FileNotFoundError, ValueError, TypeError, ConnectionError
             As in `load_detector` and `load_weights`.
         """
         if weights == "coco":
-            return cls(FasterRCNN.from_torchvision("COCO_V1").to(DEVICE), name="coco")
-        model, settings = load_detector(SHIPPED if weights == "tiny" else weights)
+            return cls(FasterRCNN.from_torchvision("COCO_V1", **options).to(DEVICE), name="coco")
+        model, settings = load_detector(SHIPPED if weights == "tiny" else weights, **options)
         return cls(model, settings["img_size"], str(weights), settings["names"])
 
     @torch.no_grad()
@@ -175,7 +184,7 @@ class Detector:
         image : PIL.Image.Image
             Any size and mode. A rotation that its EXIF data ask for is applied first.
         score : float
-            Least score of a detection, from `FasterRCNN.SCORE_THR` (0.05) up to 1.
+            Least score of a detection, from the model's `score_thr` (0.05) up to 1.
 
         Returns
         -------

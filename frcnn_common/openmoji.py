@@ -16,16 +16,8 @@ import numpy as np
 from PIL import Image
 
 from .constants import COCO_NAMES
-from frcnn_common.drawing import (
-    CATEGORIES,
-    DISTRACTORS,
-    GLYPHS,
-    draw_background,
-    ink,
-    make_sprite,
-    photograph,
-    tight_box,
-)
+from .drawing import CATEGORIES, DISTRACTORS, GLYPHS
+from .drawing import draw_background, ink, make_sprite, photograph, tight_box
 
 # %% ../nbs/api/06_openmoji.ipynb #8b5b216b
 MIN_VISIBLE = 0.33  # of a sprite's pixels

@@ -23,32 +23,15 @@ PALETTE = (
 )  # fmt: skip
 INK = "#222222"
 STYLE = {
-    "figure.facecolor": "white",
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "savefig.facecolor": "white",
-    "savefig.transparent": False,
-    "axes.facecolor": "white",
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "font.size": 9.5,
-}
+    "figure.facecolor": "white", "figure.dpi": 110, "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white", "savefig.transparent": False,
+    "axes.facecolor": "white", "axes.edgecolor": "#888888", "axes.labelcolor": INK,
+    "axes.titlesize": 10, "axes.labelsize": 9.5, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.8,
+    "text.color": INK, "xtick.color": "#555555", "ytick.color": "#555555",
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False,
+    "lines.linewidth": 1.8, "font.size": 9.5,
+}  # fmt: skip
 
 
 def set_style() -> None:
@@ -59,18 +42,7 @@ def set_style() -> None:
 
 
 def class_color(label: int) -> str:
-    """The color of a label, the same in every figure.
-
-    Parameters
-    ----------
-    label : int
-        1…80; labels twelve apart share a color.
-
-    Returns
-    -------
-    str
-        One of `PALETTE`.
-    """
+    """The color of a label from 1, one of `PALETTE`: the same in every figure. Labels twelve apart share a color."""
     return PALETTE[(int(label) - 1) % len(PALETTE)]
 
 
@@ -89,8 +61,7 @@ def to_image(image) -> np.ndarray:
     Parameters
     ----------
     image : Tensor, array or PIL.Image
-        `[3, H, W]` tensor, normalized if it is floating point, 0…255 if it is uint8; or what numpy reads as
-        `[H, W, 3]`.
+        `[3, H, W]` tensor, normalized floats or uint8 in 0…255; or what numpy reads as `[H, W, 3]`.
 
     Returns
     -------
@@ -333,7 +304,7 @@ def plot_precision_recall(evaluation, labels: Sequence[int] | None = None, *, io
     Parameters
     ----------
     evaluation : Evaluation
-        What `frcnn_common.metrics.evaluate_detections` gives.
+        What `frcnn_common.metrics.evaluate_detections` returns.
     labels : sequence of int, optional
         One curve for each of these labels, at `iou_thr`; without them the mean over classes at five thresholds.
     iou_thr : float
@@ -350,16 +321,13 @@ def plot_precision_recall(evaluation, labels: Sequence[int] | None = None, *, io
 
     ax = _axes(ax, (5, 3.8))
     if labels is None:
-        for n, thr in enumerate((0.5, 0.6, 0.7, 0.8, 0.9)):
-            recall, precision = evaluation.curve(iou_thr=thr)
-            color = plt.get_cmap("viridis")(0.05 + 0.2 * n)
-            name = f"IoU ≥ {thr:.2f}: {float(precision.mean()):.2f}"
-            ax.plot(recall, precision, drawstyle="steps-pre", color=color, label=name)
+        thrs, shades = (0.5, 0.6, 0.7, 0.8, 0.9), plt.get_cmap("viridis")(np.linspace(0.05, 0.85, 5))
+        curves = [(f"IoU ≥ {thr:.2f}", evaluation.curve(iou_thr=thr), shade) for thr, shade in zip(thrs, shades)]
     else:
-        for label in labels:
-            recall, precision = evaluation.curve(label, iou_thr=iou_thr)
-            name = f"{evaluation.names[label - 1]}: {float(precision.mean()):.2f}"
-            ax.plot(recall, precision, drawstyle="steps-pre", color=class_color(label), label=name)
+        curves = [(evaluation.names[n - 1], evaluation.curve(n, iou_thr=iou_thr), class_color(n)) for n in labels]
+    for name, (recall, precision), color in curves:
+        label = f"{name}: {float(precision.mean()):.2f}"
+        ax.plot(recall, precision, drawstyle="steps-pre", color=color, label=label)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(title="AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
     return ax

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AnchorGenerator', 'RPNHead', 'flatten_levels', 'full_precision', 'assign_anchors', 'subsample',
-           'RegionProposalNetwork', 'box_loss', 'mean_over_ranks']
+           'RegionProposalNetwork', 'box_loss']
 
 # %% ../nbs/api/14_rpn.ipynb #826a5628
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .boxes import batched_nms, box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE
+from .distributed import mean_count
 
 # %% ../nbs/api/14_rpn.ipynb #6750f8f9
 class AnchorGenerator(nn.Module):
@@ -214,6 +215,8 @@ class RegionProposalNetwork(nn.Module):
         Overlap above which the lower score is suppressed, within a level.
     min_sz : float
         Smallest side of a proposal in pixels.
+    rpn_batch : int
+        Anchors of an image that the losses are computed on, as in `subsample`.
     conventions : Conventions
         How deltas are clamped, what the losses are divided by, and how many proposals are kept in evaluation.
 
@@ -227,9 +230,20 @@ class RegionProposalNetwork(nn.Module):
     POS_THR = 0.7
     NEG_THR = 0.3
 
-    def __init__(self, head, anchor_gen, pre_nms=2000, post_nms=1000, nms_thr=0.7, min_sz=16, *, conventions=COURSE):
+    def __init__(
+        self,
+        head,
+        anchor_gen,
+        pre_nms=2000,
+        post_nms=1000,
+        nms_thr=0.7,
+        min_sz=16,
+        *,
+        rpn_batch=RPN_BATCH,
+        conventions=COURSE,
+    ):
         super().__init__()
-        self.conventions = conventions
+        self.rpn_batch, self.conventions = rpn_batch, conventions
         self.head, self.anchor_gen = head, anchor_gen
         self.pre_nms, self.post_nms, self.nms_thr, self.min_sz = pre_nms, post_nms, nms_thr, min_sz
 
@@ -303,7 +317,7 @@ class RegionProposalNetwork(nn.Module):
         sums, counts = zip(*per_image, strict=True)
         sums, counts = torch.stack(sums), sums[0].new_tensor(counts)  # [B, 2] each: classification, box
         if self.conventions.box_loss_over == "sampled":
-            rpn_cls, rpn_box = sums.sum(dim=0) / mean_over_ranks(counts[:, 0].sum())
+            rpn_cls, rpn_box = sums.sum(dim=0) / mean_count(counts[:, 0].sum())
         else:
             rpn_cls, rpn_box = (sums / counts).mean(dim=0)
         return {"rpn_cls": rpn_cls, "rpn_box": rpn_box}
@@ -312,7 +326,7 @@ class RegionProposalNetwork(nn.Module):
         """The two losses of one image as sums, and the numbers of terms in them."""
         gt_boxes = target["boxes"].to(anchors)
         labels, matches = assign_anchors(anchors, gt_boxes, self.POS_THR, self.NEG_THR)
-        positives, negatives = subsample(labels, self.RPN_BATCH, self.POS_FRAC, target.get("generator"))
+        positives, negatives = subsample(labels, self.rpn_batch, self.POS_FRAC, target.get("generator"))
         sampled = torch.cat([positives, negatives])
         goals = labels[sampled].to(logits)
         rpn_cls = F.binary_cross_entropy_with_logits(logits[sampled], goals, reduction="sum")
@@ -329,16 +343,3 @@ def box_loss(deltas: Tensor, goals: Tensor, count: int | None = None) -> Tensor:
     check_boxes(paired=True, deltas=deltas, goals=goals)
     count = max(deltas.numel(), 1) if count is None else count
     return F.smooth_l1_loss(deltas, goals, beta=1 / 9, reduction="sum") / count
-
-
-def mean_over_ranks(counts: Tensor) -> Tensor:
-    """The mean of each count over the processes that train together, where the total is taken as at least 1.
-
-    Each process divides its sums by it, and the mean of their gradients, which `DistributedDataParallel` takes, is that
-    of one process with all the images. Every process must call it equally often.
-    """
-    ranks = 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        ranks, counts = torch.distributed.get_world_size(), counts.clone()
-        torch.distributed.all_reduce(counts)
-    return counts.clamp(min=1) / ranks

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from frcnn_common.data import COCOStreamDataset, frcnn_collate_fn
-from frcnn_common.engine import Trainer, gather, join_processes, process_rank, seed_everything
+from frcnn_common.distributed import gather, join_processes, mean_count, mean_over_ranks, process_rank
+from frcnn_common.engine import Trainer, seed_everything
 from frcnn_common.metrics import evaluate
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
@@ -55,6 +56,20 @@ def four_images():
     return images, [{"boxes": b, "labels": label, "image_id": torch.tensor(n)} for b, label, n in rows]
 
 
+def exchange(folder):
+    """What `gather` and the two means return, and what was passed, which must still be the same."""
+    rank, ranks = process_rank()
+    values, counts = torch.tensor([1.0, 10.0]) * (rank + 1), torch.tensor([0.0, 3.0 * rank, 0.5])
+    means, mean_counts = mean_over_ranks(values), mean_count(counts)
+    return {
+        "rank": [rank, ranks],
+        "gathered": gather("first" if rank == 0 else ["another", rank]),
+        "mean_over_ranks": means.tolist(),
+        "mean_count": mean_counts.tolist(),
+        "passed": [values.tolist(), counts.tolist()],
+    }
+
+
 def gradients(folder):
     """One step on four images, two in each of two processes."""
     rank, ranks = process_rank()
@@ -89,5 +104,6 @@ if __name__ == "__main__":
     join_processes()
     seed_everything(0)
     results = gather(job(folder))
-    if process_rank()[0] == 0:
+    rank, _ = process_rank()
+    if rank == 0:
         (folder / "results.json").write_text(json.dumps(results))

@@ -7,7 +7,7 @@ import torch
 
 import frcnn_common
 from frcnn_common.detector import FasterRCNN
-from frcnn_common.engine import load_checkpoint
+from frcnn_common.runs import load_checkpoint
 
 SIGNATURES = {
     "box_iou": "(boxes_a, boxes_b)",

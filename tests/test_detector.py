@@ -7,8 +7,9 @@ import torch
 import torchvision
 from test_boxes import CountCalls
 
-from frcnn_common import FasterRCNN, decode_boxes
+from frcnn_common import FasterRCNN, decode_boxes, detector
 from frcnn_common.boxes import clip_boxes
+from frcnn_common.roi import sample_rois
 
 
 def small(num_classes=6, **options):
@@ -22,7 +23,6 @@ def small(num_classes=6, **options):
 def eager(model):
     """Make the class layer loud, so that an untrained model detects plenty."""
     model.predictor.cls.weight.data *= 300
-    model.SCORE_THR = 0.2
     return model.eval()
 
 
@@ -41,8 +41,7 @@ def test_training_gives_four_scalars_for_any_size(size):
 
 
 def test_evaluation_gives_sorted_detections_and_proposals():
-    model = eager(small())
-    model.MAX_DETS = 20
+    model = eager(small(score_thr=0.2, max_dets=20))
     with torch.no_grad():
         results, proposals = model(torch.randn(2, 3, 80, 120))
     assert len(results) == len(proposals) == 2
@@ -52,6 +51,31 @@ def test_evaluation_gives_sorted_detections_and_proposals():
         assert torch.equal(result["scores"], result["scores"].sort(descending=True).values)
         assert result["labels"].min() >= 1 and result["labels"].max() <= 5
         assert result["boxes"][:, [0, 2]].max() <= 120 and result["boxes"][:, [1, 3]].max() <= 80
+
+
+def test_thresholds_decide_what_is_detected():
+    images, loose = torch.randn(1, 3, 80, 120), {"score_thr": 0.0, "max_dets": 10**6}
+
+    def detect(**options):
+        with torch.no_grad():
+            return eager(small(**options))(images)[0][0]
+
+    everything = detect(**loose, nms_thr=1.0)
+    sure = everything["scores"] > 0.2
+    assert 0 < sure.sum() < len(sure)
+    assert torch.equal(detect(**loose | {"score_thr": 0.2}, nms_thr=1.0)["scores"], everything["scores"][sure])
+    assert torch.equal(detect(max_dets=5, score_thr=0.0, nms_thr=1.0)["boxes"], everything["boxes"][:5])
+    kept = torchvision.ops.batched_nms(*everything.values(), 0.3)
+    assert len(kept) < len(sure) and torch.equal(detect(**loose, nms_thr=0.3)["boxes"], everything["boxes"][kept])
+
+
+@pytest.mark.parametrize(("options", "regions"), [({}, (512, 128, 0.5)), ({"roi_batch": 40}, (40, 10, 0.5))])
+def test_the_head_is_trained_on_as_many_regions_as_were_asked_for(options, regions, monkeypatch):
+    asked = []
+    monkeypatch.setattr(detector, "sample_rois", lambda p, t, *rest: asked.append(rest) or sample_rois(p, t, *rest))
+    small(**options)(torch.randn(1, 3, 64, 64), [target()])
+    (size, share, threshold), = asked  # fmt: skip
+    assert (size, size * share, threshold) == regions
 
 
 def test_boxes_are_clipped_to_the_unpadded_size():
@@ -67,10 +91,10 @@ def detections_class_by_class(model, proposals, scores, deltas, size):
     found = []
     for label in range(1, scores.shape[1]):
         boxes = clip_boxes(decode_boxes(proposals, deltas[:, label], weights=model.box_weights), size)
-        wanted = (scores[:, label] > model.SCORE_THR) & ((boxes[:, 2:] - boxes[:, :2]) >= model.MIN_SIDE).all(dim=1)
+        wanted = (scores[:, label] > model.score_thr) & ((boxes[:, 2:] - boxes[:, :2]) >= model.MIN_SIDE).all(dim=1)
         boxes, score = boxes[wanted], scores[wanted, label]
-        found += [(score[i].item(), label, boxes[i].tolist()) for i in torchvision.ops.nms(boxes, score, model.NMS_THR)]
-    return sorted(found, key=lambda item: -item[0])[: model.MAX_DETS]
+        found += [(score[i].item(), label, boxes[i].tolist()) for i in torchvision.ops.nms(boxes, score, model.nms_thr)]
+    return sorted(found, key=lambda item: -item[0])[: model.max_dets]
 
 
 def test_detections_equal_a_loop_over_the_classes():
@@ -136,8 +160,7 @@ def test_training_wants_a_target_for_each_image(targets, count):
 
 
 def test_empty_results_keep_dtype():
-    model = small().double().eval()
-    model.SCORE_THR = 1.0
+    model = small(score_thr=1.0).double().eval()
     with torch.no_grad():
         results, _ = model(torch.randn(1, 3, 64, 64, dtype=torch.float64))
     assert results[0]["boxes"].shape == (0, 4) and results[0]["boxes"].dtype == torch.float64
@@ -177,7 +200,7 @@ def test_a_step_on_one_image_lowers_its_loss():
 
 
 def test_a_copy_detects_the_same():
-    model = eager(small())
+    model = eager(small(score_thr=0.2))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         a, b = model(images)[0][0], copy.deepcopy(model)(images)[0][0]

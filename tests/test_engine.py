@@ -1,4 +1,4 @@
-"""The training loop and checkpoints."""
+"""The training loop: its schedule, its steps, and runs that are killed and go on."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from hub import Hub
 from torch import nn
 
 from frcnn_common.constants import DEVICE
-from frcnn_common.engine import Trainer, load_checkpoint, lr_factor, make_optimizer, save_checkpoint, seed_everything
+from frcnn_common.engine import Trainer, lr_factor, make_optimizer, seed_everything
 from frcnn_common.recipes import RECIPES
 
 RECIPE = replace(
@@ -67,6 +67,21 @@ def test_a_run_in_two_parts_is_the_run_in_one():
     assert torch.equal(whole.weight, parts.weight) and torch.equal(whole.bias, parts.bias)
 
 
+@pytest.mark.parametrize(("threads", "used"), [(1, 1), (None, 3)])
+def test_a_run_computes_with_the_threads_of_its_recipe_and_leaves_them_as_they_were(threads, used):
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    try:
+        trainer = Trainer(Line().to(DEVICE), replace(RECIPE, threads=threads))
+        trainer.run(batches(), steps=1, evaluate=lambda model: {"threads": seen.add(torch.get_num_threads())})
+        assert (seen, torch.get_num_threads()) == ({used}, 3)
+        with pytest.raises(FloatingPointError):
+            trainer.run(batches(float("nan")), steps=2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_gradient_is_clipped():
     model = Line().to(DEVICE)
     trainer = Trainer(model, replace(RECIPE, grad_clip=1.0, lr=1.0, warmup_steps=1))
@@ -94,40 +109,6 @@ def test_frozen_parameters_are_left_out():
     model.bias.requires_grad_(False)
     groups = make_optimizer(model, RECIPE).param_groups
     assert [p for group in groups for p in group["params"]] == [model.weight]
-
-
-def test_checkpoint_comes_back(tmp_path):
-    model = Line()
-    save_checkpoint(tmp_path / "new" / "a.pt", model, steps_trained=3, recipe="x")
-    checkpoint = load_checkpoint(tmp_path / "new" / "a.pt")
-    assert (checkpoint["steps_trained"], checkpoint["recipe"]) == (3, "x")
-    assert torch.equal(checkpoint["model_state_dict"]["weight"], model.weight)
-    assert os.listdir(tmp_path / "new") == ["a.pt"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.pt"
-    save_checkpoint(path, Line(), steps_trained=1)
-
-    def torn(obj, file):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", torn)
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(path, Line(), steps_trained=2)
-    assert os.listdir(tmp_path) == ["a.pt"] and load_checkpoint(path)["steps_trained"] == 1
-
-
-def test_unreadable_files_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="missing.pt"):
-        load_checkpoint("missing.pt")
-    (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04 half")
-    torch.save({"weights": 1}, tmp_path / "other.pt")
-    for name in ("torn.pt", "other.pt"):
-        with pytest.raises(ValueError, match=name):
-            load_checkpoint(name)
 
 
 def briefly(root, folder, *kill_at_sync, environment=os.environ):

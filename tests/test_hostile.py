@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 
 from frcnn_common import COCO_NAMES, FasterRCNN, ResNet50, cli
 from frcnn_common.cli import app
-from frcnn_common.engine import Trainer, load_checkpoint, write_atomically
+from frcnn_common.engine import Trainer
+from frcnn_common.files import write_atomically
 from frcnn_common.inference import SHIPPED, Detector, load_detector
 from frcnn_common.recipes import RECIPES
+from frcnn_common.runs import load_checkpoint
 from frcnn_common.weights import load_weights
 
 TINY = RECIPES["openmoji-tiny"]

@@ -15,10 +15,10 @@ import torchvision
 from hub import Hub
 
 from frcnn_common import COCOStreamDataset
-from frcnn_common.engine import load_checkpoint
 from frcnn_common.openmoji import draw_scene, scene_stream
 from frcnn_common.recipes import RECIPES
 from frcnn_common.rows import HUB_DATASET
+from frcnn_common.runs import load_checkpoint
 
 SPLITS = {"train": (20, 4), "val": (5, 2)}  # rows, files
 

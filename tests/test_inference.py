@@ -17,11 +17,12 @@ from frcnn_common import FasterRCNN
 from frcnn_common.boxes import box_iou
 from frcnn_common.constants import DEVICE
 from frcnn_common.data import to_input
-from frcnn_common.engine import Trainer, save_checkpoint
+from frcnn_common.engine import Trainer
 from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
 from frcnn_common.metrics import evaluate, predict
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
+from frcnn_common.runs import save_checkpoint
 
 TINY = RECIPES["openmoji-tiny"]
 SMALL = replace(
@@ -86,6 +87,13 @@ def test_other_files_are_refused_by_name(tmp_path):
     for name in ("torn.safetensors", "foreign.safetensors", "stranger.safetensors", "stranger.pt"):
         with pytest.raises(ValueError, match=name):
             load_detector(tmp_path / name)
+
+
+def test_options_of_the_model_are_said_while_loading():
+    loose = Detector.load("tiny", score_thr=0.01, nms_thr=1.0, max_dets=7).model
+    assert (loose.score_thr, loose.nms_thr, loose.max_dets) == (0.01, 1.0, 7)
+    with pytest.raises(TypeError, match="max_detections"):
+        load_detector(SHIPPED, max_detections=7)
 
 
 def test_the_shipped_file_is_small_and_half():

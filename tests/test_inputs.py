@@ -28,12 +28,13 @@ NAN, INF = float("nan"), float("inf")
 
 
 @functools.cache
-def tiny_model(dtype=torch.float32, conventions=COURSE, norm="live"):
+def tiny_model(dtype=torch.float32, conventions=COURSE, norm="live", min_sz=2):
     """A detector of six classes that an untrained class layer makes sure of many things."""
     torch.manual_seed(0)
     options = {"width": 4, "fpn_channels": 16, "fc_dim": 32, "pre_nms": 100, "post_nms": 50, "trainable_layers": 5}
+    options["score_thr"] = 0.2
     sizes = (8, 16, 32, 64, 128)
-    model = FasterRCNN(6, anchor_sizes=sizes, min_sz=2, conventions=conventions, norm=norm, **options)
+    model = FasterRCNN(6, anchor_sizes=sizes, min_sz=min_sz, conventions=conventions, norm=norm, **options)
     return eager(model).to(dtype)
 
 
@@ -253,8 +254,7 @@ def test_a_batch_of_64():
 @pytest.mark.parametrize("half", [False, True])
 def test_no_proposal_in_any_image(half):
     """All are too small. Nothing is detected, and the regions' losses are 0 rather than a mean over none."""
-    model = fresh()
-    model.rpn.min_sz = 1000
+    model = fresh(min_sz=1000)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         losses = model(images(), [target((), ())] * 2)
         sum(losses.values()).backward()

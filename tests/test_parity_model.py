@@ -174,10 +174,11 @@ def test_detections_equal_torchvisions_at_full_size(pair, parity, count):
 @pytest.mark.slow
 def test_all_detections_where_nothing_is_cut_off(pair, parity, monkeypatch):
     """Thousands instead of the best 100: here suppression decides about every sixth box."""
-    monkeypatch.setattr(pair[0], "MAX_DETS", 10_000)
-    monkeypatch.setattr(pair[1].roi_heads, "detections_per_img", 10_000)
+    peer = pair[1]
+    monkeypatch.setattr(peer.roi_heads, "detections_per_img", 10_000)
+    ours = FasterRCNN.from_torchvision(lively_state(), bn_eps=1e-5, max_dets=10_000).eval()
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(2, seed=3))]
-    compare(pair, batches(images), parity, "400 px, all detections")
+    compare((ours, peer), batches(images), parity, "400 px, all detections")
 
 
 def with_tiny_variances(state):
@@ -294,9 +295,10 @@ def test_losses_and_gradients_equal_torchvisions(parity, monkeypatch):
     monkeypatch.setattr(rpn, "subsample", our_rule)
     monkeypatch.setattr(roi, "subsample", our_rule)
     monkeypatch.setattr(_utils.BalancedPositiveNegativeSampler, "__call__", their_rule)
-    ours = FasterRCNN.from_torchvision(lively_state(), bn_eps=1e-5, norm="frozen", trainable_layers=5).double().train()
+    options = {"norm": "frozen", "trainable_layers": 5, "roi_batch": 128}  # float64 is slow
+    ours = FasterRCNN.from_torchvision(lively_state(), bn_eps=1e-5, **options).double().train()
     peer = lively_peer().double().train()
-    ours.ROI_BATCH = peer.roi_heads.fg_bg_sampler.batch_size_per_image = 128  # float64 is slow
+    peer.roi_heads.fg_bg_sampler.batch_size_per_image = 128
     for module in peer.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()

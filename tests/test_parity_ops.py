@@ -428,10 +428,9 @@ def test_losses_of_anchors(parity, gt_boxes, seed):
     targets = [{"boxes": reachable(anchors, with_area(B.clip_boxes(b.float(), (192, 192))))} for b in gt_boxes]
     generator = torch.Generator().manual_seed(seed)
     logits, deltas = torch.randn(len(targets), len(anchors), 5, generator=generator).split((1, 4), dim=2)
-    model = RegionProposalNetwork(RPNHead(1), None, conventions=TORCHVISION)
-    model.RPN_BATCH = 2 * len(anchors)
+    model = RegionProposalNetwork(RPNHead(1), None, rpn_batch=2 * len(anchors), conventions=TORCHVISION)
     mine = model.compute_losses(anchors, logits[..., 0], deltas, targets)
-    peer = peer_rpn(model.RPN_BATCH)
+    peer = peer_rpn(model.rpn_batch)
     labels, matched = peer.assign_targets_to_anchors([anchors] * len(targets), targets)
     goals = peer.box_coder.encode(matched, [anchors] * len(targets))
     theirs = peer.compute_loss(logits.reshape(-1, 1), deltas.reshape(-1, 4), labels, goals)

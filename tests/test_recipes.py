@@ -1,14 +1,14 @@
-"""Recipes: which one is current, and that each gives data and a model that fit together."""
+"""Recipes: which one is current, that its data and its model fit together, and what the course adds."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from frcnn_common import COCO_NAMES
+from frcnn_common import COCO_NAMES, FasterRCNN
 from frcnn_common.engine import lr_factor
-from frcnn_common.recipes import RECIPES, Recipe, current_recipe, memory_estimate
+from frcnn_common.recipes import RECIPES, Recipe, course_settings, current_recipe, memory_estimate
 from frcnn_common.rows import HUB_REVISION
 
 
@@ -22,15 +22,46 @@ def test_the_environment_chooses(monkeypatch):
         current_recipe()
 
 
-def test_live_is_shorter_and_narrower():
+def test_the_course_is_shorter_and_narrower():
     recipe = RECIPES["openmoji-tiny"]
-    live = recipe.live()
-    assert live.steps == recipe.live_steps < recipe.steps and len(live.categories) == 12
+    live = course_settings(recipe).live
+    assert live.steps < recipe.steps and live.img_size < recipe.img_size and len(live.categories) == 12
     labels = {
         label for _, targets in live.loader("val", 40) for target in targets for label in target["labels"].tolist()
     }
     names = {COCO_NAMES[label] for label in labels}
     assert names <= set(live.categories)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_course_knows_every_recipe(name):
+    recipe, course = RECIPES[name], course_settings(RECIPES[name])
+    assert (course.live.name, course.live.source, course.live.names) == (name, recipe.source, recipe.names)
+    assert course.eval_samples > 0 and course.weights in ("tiny", "coco")
+    bars = ("overfit_loss", "overfit_AP50", "live_loss", "rpn_recall100", "recall100", "live_AP50", "AP50")
+    assert course.bars.keys() == set(bars)
+    assert course_settings(recipe.with_batch_size(2)) is course
+
+
+def test_a_recipe_that_the_course_does_not_know():
+    with pytest.raises(ValueError, match="'mine', only for openmoji-tiny, coco-r50"):
+        course_settings(replace(RECIPES["openmoji-tiny"], name="mine"))
+
+
+def test_a_description_has_every_field_and_goes_through_a_checkpoint(tmp_path):
+    for recipe in RECIPES.values():
+        described = recipe.describe()
+        assert described.keys() == {field.name for field in fields(recipe)}
+        torch.save(described, tmp_path / "recipe.pt")
+        assert torch.load(tmp_path / "recipe.pt", weights_only=True) == described
+
+
+def test_the_model_has_the_options_of_the_recipe():
+    recipe = RECIPES["openmoji-tiny"]
+    model = recipe.model()
+    assert (model.roi_batch, model.roi_pos_frac, model.rpn.post_nms) == (128, 0.5, 200)
+    assert course_settings(recipe).live.model().roi_batch == 64
+    assert vars(model).keys() == vars(FasterRCNN(**recipe.model_options)).keys()
 
 
 def test_default_recipe_trains_and_detects():
@@ -68,7 +99,7 @@ def test_another_batch_size_scales_the_learning_rate():
 
 
 class OneConvolution(nn.Conv2d):
-    """A model whose memory can be told by hand: 3 → 8 channels, 3 × 3, and a ReLU."""
+    """A model whose memory can be computed by hand: 3 → 8 channels, 3 × 3, and a ReLU."""
 
     def forward(self, images, targets):
         return super().forward(images).relu()

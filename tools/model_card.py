@@ -24,10 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import measure
 
 from frcnn_common.constants import COCO_NAMES
-from frcnn_common.engine import load_checkpoint
+from frcnn_common.errors import error_breakdown
+from frcnn_common.files import write_atomically
 from frcnn_common.inference import SHIPPED, Detector
-from frcnn_common.metrics import Evaluation, error_breakdown, evaluate_detections, predict, proposal_recall
+from frcnn_common.metrics import evaluate_detections, predict, proposal_recall
 from frcnn_common.recipes import RECIPES
+from frcnn_common.runs import load_checkpoint
 
 EVERY = 50
 
@@ -52,14 +54,14 @@ def as_coco(rows):
     return data
 
 
-def twelve_numbers(predictions, targets):
-    """COCO's summary by pycocotools."""
+def twelve_numbers(names, predictions, targets):
+    """COCO's summary by pycocotools, whose twelve numbers have these names."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(as_coco(targets), as_coco(predictions), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(list(Evaluation.__dataclass_fields__)[:12], evaluation.stats.tolist(), strict=True))
+    return dict(zip(names, evaluation.stats.tolist(), strict=True))
 
 
 def curve(log):
@@ -95,7 +97,7 @@ def main(folder):
         "objects": sum(len(row["labels"]) for row in targets),
         "scenes": len(targets),
         "sha256": hashlib.sha256(Path(SHIPPED).read_bytes()).hexdigest(),
-        "pycocotools": twelve_numbers(predictions, targets),
+        "pycocotools": twelve_numbers(evaluation.summary(), predictions, targets),
         "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
         "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},
         "errors": {
@@ -105,8 +107,8 @@ def main(folder):
         "log": means,
         "evaluations": evaluations,
     }
-    (ROOT / "book" / "_data").mkdir(exist_ok=True)
-    (ROOT / "book" / "_data" / "openmoji-tiny.json").write_text(json.dumps(card, indent=1) + "\n")
+    text = json.dumps(card, indent=1) + "\n"
+    write_atomically(ROOT / "book" / "_data" / "openmoji-tiny.json", lambda file: file.write(text.encode()))
     print(json.dumps(card["pycocotools"], indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Two processes on this machine train as one process does."""
+"""What processes exchange; and two of them on this machine train as one process does."""
 
 import json
 import os
@@ -8,7 +8,16 @@ import sys
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+from frcnn_common.distributed import gather, join_processes, mean_count, mean_over_ranks, process_rank
+
+
+def test_alone_everything_is_as_it_was(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    join_processes()
+    assert not torch.distributed.is_initialized()
+    assert process_rank() == (0, 1) and gather({"a": 1}) == [{"a": 1}]
+    assert mean_over_ranks(torch.tensor([2.0, -3.0])).tolist() == [2, -3]
+    assert mean_count(torch.tensor([0.0, 0.5, 7.0])).tolist() == [1, 1, 7]
 
 
 def start(root, folder, job, processes=2):
@@ -20,6 +29,17 @@ def start(root, folder, job, processes=2):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
+def test_two_processes_exchange_values_and_means(root, tmp_path):
+    first, second = start(root, tmp_path, "exchange")
+    assert (first.pop("rank"), second.pop("rank")) == ([0, 2], [1, 2])
+    assert first.pop("passed") == [[1, 10], [0, 0, 0.5]] and second.pop("passed") == [[2, 20], [0, 3, 0.5]]
+    assert first == second  # by hand: of the counts 0, 3 and 1 in all, the first is taken as 1
+    assert first["gathered"] == ["first", ["another", 1]]
+    assert first["mean_over_ranks"] == [1.5, 15] and first["mean_count"] == [0.5, 1.5, 0.5]
+
+
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process(root, tmp_path):
     (alone,) = start(root, tmp_path, "gradients", processes=1)
     first, second = start(root, tmp_path, "gradients")
@@ -35,11 +55,13 @@ def test_gradients_are_those_of_one_process(root, tmp_path):
         assert first[name] == pytest.approx(alone[name], rel=1e-4) and first[name] == second[name]
 
 
+@pytest.mark.slow
 def test_each_image_comes_to_one_process(root, tmp_path):
     first, second = start(root, tmp_path, "epoch")
     assert sorted(first + second) == list(range(7)) and first and second
 
 
+@pytest.mark.slow
 def test_uneven_shares_neither_hang_nor_part(root, tmp_path):
     first, second = start(root, tmp_path, "run")
     assert first["weights"] == second["weights"]
