@@ -10,6 +10,10 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 	'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 NBVAL = $(or $(shell $(BIN)/python tools/notebooks.py nbval),$(error tools/notebooks.py nbval failed))
 NB ?=
+# Tests share the processors, file by file, each with one thread; `make test WORKERS=0` runs them one after the other.
+WORKERS ?= logical
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+PAGES = $(NBVAL) nbs/chapters nbs/howto nbs/api
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## */make \1\t/p' Makefile | expand -t 16
@@ -32,8 +36,8 @@ html: $(STAMP)
 	$(BIN)/python tools/single_file.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-test: sync lint  ## everything but the long tests and the site's: tests/, then every notebook
-	$(BIN)/pytest -m "not long" --ignore=tests/test_site.py $(NBVAL) tests nbs
+test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
+	$(PYTEST) -m "not long" --ignore=tests/test_site.py $(PAGES) tests
 
 serve: html  ## build the site and serve it on http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
@@ -49,13 +53,13 @@ execute: $(STAMP)  ## run every notebook in place, then tidy it (NB=nbs/api/03_b
 	$(BIN)/python tools/notebooks.py execute $(NB)
 
 check: sync lint  ## the fast loop: sync, lint, the fast tests
-	$(BIN)/pytest -m "not slow" --ignore=tests/test_site.py tests
+	$(PYTEST) -m "not slow" --ignore=tests/test_site.py tests
 
-notebooks: $(STAMP)  ## nbval alone: run every notebook and compare what it stores
+notebooks: $(STAMP)  ## nbval alone: run every notebook in turn and compare what it stores
 	$(BIN)/pytest $(NBVAL) nbs
 
 test-all: sync lint html  ## every test there is, the site's and the long ones too
-	$(BIN)/pytest $(NBVAL) tests nbs
+	$(PYTEST) $(PAGES) tests
 
 bench: $(STAMP)  ## time and memory beside torchvision's, written to benchmarks/results.json
 	$(BIN)/python benchmarks/speed.py
@@ -65,7 +69,7 @@ sync: $(STAMP)  ## notebooks, package and index agree, and are tidy
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --quiet --check tests tools benchmarks
+	$(BIN)/ruff format --quiet --check conftest.py tests tools benchmarks
 
 browser: $(STAMP)  ## the Chromium that the site's tests drive, where the machine has none
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \

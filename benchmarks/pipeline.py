@@ -1,7 +1,10 @@
-"""Around the model: what an import costs, and how many images a second the data set delivers."""
+"""Around the model: what an import costs, and how fast images are drawn and delivered."""
 
+import functools
+import io
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import datasets
 import numpy as np
@@ -40,3 +43,73 @@ def stream(images=100):
         torch.testing.assert_close(mine, theirs)
         count += 1
     return Sides({OURS: lambda: list(ours), "datasets alone": lambda: list(alone())}, {"images": count})
+
+
+PILLOW = (
+    "resize",
+    "rotate",
+    "crop",
+    "transpose",
+    "convert",
+    "getchannel",
+    "putalpha",
+    "putpalette",
+    "paste",
+    "filter",
+    "point",
+)
+
+
+@contextmanager
+def pillow_calls():
+    """The list of the calls of Pillow's image methods within the block, to be made again; not what these call."""
+    calls, inside = [], False
+
+    def recorded(method):
+        @functools.wraps(method)
+        def call(*args, **kwargs):
+            nonlocal inside
+            if inside:
+                return method(*args, **kwargs)
+            calls.append(functools.partial(method, *args, **kwargs))
+            inside = True
+            try:
+                return method(*args, **kwargs)
+            finally:
+                inside = False
+
+        return call
+
+    methods = {name: getattr(Image.Image, name) for name in (*PILLOW, "save")}
+    for name, method in methods.items():
+        setattr(Image.Image, name, recorded(method))
+    try:
+        yield calls
+    finally:
+        for name, method in methods.items():
+            setattr(Image.Image, name, method)
+
+
+def encode(call):
+    """The bytes that a recorded `Image.save` writes, this time into a file of its own."""
+    image, _, *rest = call.args
+    file = io.BytesIO()
+    image.save(file, *rest, **call.keywords)
+    return file.getvalue()
+
+
+def scenes(count=25):
+    """Scenes from nothing to rows; and Pillow's part of that alone, called again with what was recorded."""
+
+    def ours():
+        return [draw_scene(number) for number in range(count)]
+
+    ours()  # draws the glyphs, once for all
+    with pillow_calls() as calls:
+        rows = ours()
+    steps = [functools.partial(encode, call) if call.func.__name__ == "save" else call for call in calls]
+    encoded = [step() for step in steps if step.func is encode]
+    assert encoded == [row["image"]["bytes"] for row in rows]
+    return Sides(
+        {OURS: ours, "Pillow alone": lambda: [step() for step in steps]}, {"images": count, "calls": len(calls)}
+    )

@@ -101,6 +101,13 @@ ROWS = [
         time=round(1 / 0.9, 3),
         peer="datasets alone",
     ),
+    Row(
+        "scenes",
+        "drawing scenes, against Pillow's calls for them alone",
+        "pipeline.scenes",
+        time=2.0,
+        peer="Pillow alone",
+    ),
 ]
 
 CUDA_ROWS = [

@@ -32,18 +32,36 @@ def root():
     return Path(__file__).resolve().parent.parent
 
 
+def add_parity(rows, more):
+    """Add to a table: the number of cases by row, the largest difference and the largest tolerance."""
+    for row, (cases, difference, tolerance) in more.items():
+        known, largest, bound = rows.get(row, (0, 0.0, 0.0))
+        rows[row] = (known + cases, max(largest, difference), max(bound, tolerance))
+
+
+def pytest_configure(config):
+    config.stash[PARITY] = {}
+
+
+def pytest_sessionfinish(session):
+    """Of several processes that share the tests, each hands in its part of the table."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["parity"] = session.config.stash[PARITY]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Collect the parts; a process that has crashed has none."""
+    add_parity(node.config.stash[PARITY], getattr(node, "workeroutput", {}).get("parity", {}))
+
+
 @pytest.fixture(scope="session")
 def parity(request):
     """`record(row, difference, tolerance, cases=1)` asserts the bound and adds to the table printed after the tests."""
-    rows = request.config.stash.setdefault(PARITY, {})
+    rows = request.config.stash[PARITY]
 
     def record(row, difference, tolerance, cases=1):
-        known, largest, bound = rows.get(row, (0, 0.0, 0.0))
-        rows[row] = (
-            known + cases,
-            max(largest, math.inf if math.isnan(difference) else difference),
-            max(bound, tolerance),
-        )
+        add_parity(rows, {row: (cases, math.inf if math.isnan(difference) else difference, tolerance)})
         assert difference <= tolerance, f"{row}: differs by {difference:.3g}, allowed is {tolerance:.3g}"
 
     return record
@@ -51,7 +69,7 @@ def parity(request):
 
 def pytest_terminal_summary(terminalreporter, config):
     """The parity table, if a test compared anything."""
-    rows = config.stash.get(PARITY, {})
+    rows = config.stash[PARITY]
     if rows:
         width = max(map(len, rows))
         terminalreporter.section("agreement with torchvision")

@@ -10,6 +10,7 @@ hundredth, for the libraries below are patient: `time.sleep` is the only thing t
 import gc
 import io
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -25,6 +26,14 @@ from hub import Hub
 ROWS, FILES, GROUP = 30, 5, 3
 DATASET = "detection-datasets/coco"
 sleep = time.sleep
+waited = multiprocessing.Value("d", 0.0)  # seconds that all who read have waited, by their own clocks
+
+
+def wait(seconds):
+    """What those who read take for `time.sleep`."""
+    with waited.get_lock():
+        waited.value += seconds
+    sleep(seconds / 100)
 
 
 class Faults:
@@ -38,7 +47,7 @@ class Faults:
         `(number, kind)`: from that request on, all have this fault.
     """
 
-    stall = 1.2  # seconds, more than the client waits
+    stall = 2.4  # seconds, more than the client waits
 
     def __init__(self, plan=None, forever=None):
         self.plan, self.forever = plan or {}, forever
@@ -139,9 +148,9 @@ def coco_files(count=ROWS, parts=FILES, longest=64):
 def start_hub(home, files=None, **options):
     """A Hub, and the variables that lead this process to it; before anything of Hugging Face is imported."""
     hub = Hub(DATASET, files or {}, **options)
-    environment = hub.environment(home) | {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    environment = hub.environment(home) | {"HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}
     os.environ.update({key: environment[key] for key in environment if key.startswith(("HF_", "NO_PROXY"))})
-    time.sleep = lambda seconds: sleep(seconds / 100)
+    time.sleep = wait
     os.register_at_fork(after_in_child=lambda: hub.socket.close())  # otherwise a loader's worker would keep it open
     return hub
 
@@ -229,9 +238,9 @@ class Missing:
 
 
 class Away:
-    """After ten requests nobody listens on the Hub's port any more, for some time; open connections end."""
+    """After ten requests nobody listens on the Hub's port any more, until readers have waited; open connections end."""
 
-    def __init__(self, hub, seconds=0.5):
+    def __init__(self, hub, seconds=20):
         self.hub, self.seconds = hub, seconds
         self.count, self.happened, self.lock = 0, [], threading.Lock()
 
@@ -246,7 +255,9 @@ class Away:
     def leave_and_return(self):
         self.hub.shutdown()
         self.hub.socket.close()
-        sleep(self.seconds)
+        start = waited.value
+        while self.hub.hook is self and waited.value < start + self.seconds:
+            sleep(0.01)
         if self.hub.hook is self:
             self.hub.hook = None
         self.hub.socket = socket.create_server(("127.0.0.1", self.hub.server_port), backlog=64)

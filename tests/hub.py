@@ -46,7 +46,7 @@ class Hub(ThreadingHTTPServer):
         self.requests = []
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
         return self
 
     def __exit__(self, *error):

@@ -10,7 +10,7 @@ import pytest
 
 ROWS = [  # what the speed page promises to compare
     *("train-frozen", "train-all", "infer-400", "infer-800", "roi-forward", "roi-both", "rpn", "rpn-losses", "post"),
-    *("nms-scattered", "nms-clustered", "nms-10000", "import", "stream"),
+    *("nms-scattered", "nms-clustered", "nms-10000", "import", "stream", "scenes"),
 ]
 CURVES = {
     "side": 1024,

@@ -157,7 +157,7 @@ def test_each_sample_once_over_ranks(tmp_path, count, bound, workers, shuffle):
         )
         for rank in range(2)
     ]
-    parts = [eval(rank.communicate(timeout=120)[0]) for rank in ranks]
+    parts = [eval(rank.communicate(timeout=3600)[0]) for rank in ranks]
     together = sorted(parts[0] + parts[1])
     assert len(together) == len(set(together)) == (count if bound is None else bound)
     assert parts[0] and parts[1]

@@ -25,7 +25,7 @@ def start(root, folder, job, processes=2):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, root / "tests" / "ranks.py", job, folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    subprocess.run(command, check=True, timeout=300, env=environment)
+    subprocess.run(command, check=True, timeout=3600, env=environment)
     return json.loads((folder / "results.json").read_text())
 
 

@@ -159,21 +159,15 @@ def compare(pair, images, parity, name):
             parity(f"whole model, {name}: scores", scores, SCORE, 1)
 
 
-@pytest.mark.slow
-def test_detections_equal_torchvisions_at_400(pair, parity):
-    images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(30))]
+@pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)])
+def test_detections_equal_torchvisions_at_400(pair, parity, count):
+    images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(count))]
     compare(pair, batches(images), parity, "400 px")
 
 
-@pytest.mark.slow
-def test_detections_equal_torchvisions_at_full_size(pair, parity):
-    images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(4, seed=1))]
-    compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px")
-
-
-@pytest.mark.long
-def test_thirty_at_full_size(pair, parity):
-    images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(30, seed=2))]
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)])
+def test_detections_equal_torchvisions_at_full_size(pair, parity, count):
+    images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(count, seed=2))]
     compare(pair, batches(images, 800, 1333, batch=1), parity, "800 px")
 
 

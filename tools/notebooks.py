@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+HOURS = 4 * 3600  # seconds for one cell: guards against hanging, not against slowness
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 IGNORED = re.compile(r"^#\s*NBVAL_IGNORE_OUTPUT\s*$", re.MULTILINE)
 DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.MULTILINE)
+CONFLICT = re.compile(r"`(?:<{7}|={7}|>{7})")  # the cells between which nbdev_fix leaves both sides
 EXPORTS = re.compile(r"^#\|\s*(?:default_exp|exporti?|exports)\b", re.MULTILINE)
 ROOTS = "home|Users|root|tmp|var|private|mnt|opt|srv|usr|etc|content|kaggle|workspaces?"
 PRIVATE = {
@@ -41,7 +43,11 @@ def notebooks(root=ROOT):
 
 
 def read(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        name = Path(*Path(path).parts[-3:]).as_posix()
+        sys.exit(f"{name} is not a notebook ({error}). If git left a conflict in it: nbdev_fix {name}")
 
 
 def source(cell):
@@ -77,7 +83,9 @@ def clean_output(output):
         return {"name": output["name"], "output_type": kind, "text": as_lines(output["text"])}
     if kind == "error":  # its traceback holds paths, and nbval does not compare it
         return {"ename": output["ename"], "evalue": output["evalue"], "output_type": kind, "traceback": []}
-    return {"data": {k: as_lines(v) for k, v in output["data"].items()}, "metadata": {}, "output_type": kind}
+    data = {mime: as_lines(text) for mime, text in output["data"].items()}
+    count = {"execution_count": None} if kind == "execute_result" else {}
+    return {"data": data, "metadata": {}, "output_type": kind} | count
 
 
 def as_lines(text):
@@ -85,24 +93,24 @@ def as_lines(text):
 
 
 def tidied(nb):
-    """The notebook in its one canonical form, as text."""
+    """The notebook in its one canonical form, as text: what `nbdev_clean` writes, without what is not to be stored."""
     from nbdev.clean import clean_nb
 
-    clean_nb(nb, allowed_cell_metadata_keys=["tags"], clean_ids=False)
-    count = 0
     for cell in nb["cells"]:
         cell["source"] = as_lines(cell["source"])
-        if cell["cell_type"] != "code":
-            continue
-        cell["outputs"], cell["execution_count"] = stored_outputs(cell), None
-        if cell["outputs"]:
-            count += 1
-            cell["execution_count"] = count
-            for output in cell["outputs"]:
-                if output["output_type"] == "execute_result":
-                    output["execution_count"] = count
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = stored_outputs(cell), None
+    clean_nb(nb, allowed_cell_metadata_keys=["tags"], clean_ids=False)
     nb = {"cells": nb["cells"], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def problems(nb):
+    """What no notebook may hold, as sentences that name the cell."""
+    for number, cell in enumerate(nb["cells"]):
+        if CONFLICT.match(source(cell)):
+            yield f"cell {number + 1}, {source(cell)}, is left from a merge: take one side, and delete the mark"
+    yield from private_text(nb)
 
 
 def texts(part):
@@ -118,7 +126,7 @@ def texts(part):
 
 def private_text(nb):
     """What no source, output or metadata may hold, as `cell ID stores …` sentences that do not repeat all of it."""
-    parts = {"metadata": nb["metadata"]} | {f"cell {cell['id']}": cell for cell in nb["cells"]}
+    parts = {"metadata": nb["metadata"]} | {f"cell {cell.get('id', n)}": cell for n, cell in enumerate(nb["cells"])}
     for name, part in parts.items():
         for what, pattern in PRIVATE.items():
             if found := next(filter(None, map(pattern.search, texts(part))), None):
@@ -126,11 +134,11 @@ def private_text(nb):
 
 
 def tidy(paths):
-    """Tidy the notebooks in place; refuse to write one that stores what belongs to one machine."""
+    """Tidy the notebooks in place; refuse to write one that holds what no notebook may."""
     for path in paths:
         text = tidied(read(path))
-        if problems := list(private_text(json.loads(text))):
-            sys.exit(f"{path}: " + "\n  ".join(problems))
+        if found := list(problems(json.loads(text))):
+            sys.exit(f"{path}: " + "\n  ".join(found))
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")
 
@@ -146,7 +154,8 @@ def execute(paths):
     for path in paths:
         start = time.perf_counter()
         nb = nbformat.read(path, as_version=4)
-        NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+        options = {"timeout": HOURS, "startup_timeout": HOURS, "iopub_timeout": 600, "kernel_name": "python3"}
+        NotebookClient(nb, resources={"metadata": {"path": path.parent}}, **options).execute()
         nbformat.write(nb, path)
         tidy([path])
         print(f"{time.perf_counter() - start:7.1f} s  {path.relative_to(ROOT)}", flush=True)
@@ -189,11 +198,11 @@ def sync():
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         copy_tree(copy)
-        problems = list(module_problems(copy))
+        found = list(module_problems(copy))
         for path in notebooks(copy):
-            problems += (f"{path.relative_to(copy)}: {problem}" for problem in private_text(read(path)))
-        if problems:
-            sys.exit("\n".join(problems))
+            found += (f"{path.relative_to(copy)}: {problem}" for problem in problems(read(path)))
+        if found:
+            sys.exit("\n".join(found))
         before = contents(copy)
         subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=copy, check=True)
         tidy(notebooks(copy))
@@ -211,7 +220,8 @@ def nbval():
     import torch
 
     strict = os.environ.get("FRCNN_RECIPE", "openmoji-tiny") == "openmoji-tiny" and not torch.cuda.is_available()
-    print("--nbval" if strict else "--nbval-lax", "--nbval-current-env --nbval-cell-timeout=900")
+    patience = f"--nbval-cell-timeout={HOURS} --nbval-kernel-startup-timeout={HOURS}"
+    print("--nbval" if strict else "--nbval-lax", f"--nbval-current-env {patience}")
 
 
 if __name__ == "__main__":

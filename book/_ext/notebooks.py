@@ -109,8 +109,9 @@ def digest(root, docname):
     parts = [os.environ.get("FRCNN_RECIPE", ""), version("torch")]
     parts += [path.read_text(encoding="utf-8") for path in sorted((root / "frcnn_common").glob("*.py"))]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "frcnn_common").glob("*.safetensors")]
-    if docname.endswith("06_inference"):  # detects with what chapter 5 has trained
+    if docname.endswith("06_inference"):  # detects with what chapter 5 has trained, if it has been run
         parts += code_cells(root / "nbs/chapters/05_training.ipynb")
+        parts.append(str(any((root / "_build/checkpoints").glob("*.pt"))))
     if docname.endswith("book/speed"):  # shows what `make bench` has measured
         parts.append((root / "benchmarks/results.json").read_text(encoding="utf-8"))
     if docname.endswith("book/results"):  # shows what was trained and tried
