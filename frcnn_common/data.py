@@ -46,7 +46,7 @@ def _divide(rows, max_samples):
     from datasets import Image
     from datasets.distributed import split_dataset_by_node
 
-    if rows.features and "image" in rows.features:
+    if "image" in (rows.features or ()):
         rows = rows.cast_column("image", Image(decode=False))
     rank, ranks = 0, 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():
