@@ -236,6 +236,6 @@ def test_the_file_is_named(tmp_path, at_the_end):
     data = (tmp_path / "train-1.parquet").read_bytes()
     damaged = data[:-100] if at_the_end else data[:10] + bytes(400) + data[410:]
     (tmp_path / "train-1.parquet").write_bytes(damaged)
-    with pytest.raises(Exception) as error:  # noqa: B017, PT011: pyarrow raises whatever it likes
+    with pytest.raises(Exception) as error:  # pyarrow raises whatever it likes
         list(rows)
     assert file_of(error.value).endswith("train-1.parquet") and file_of(ValueError()) is None
