@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import FPN, ResNet50
-from .boxes import batched_nms, check_boxes, clip_boxes, decode_boxes, encode_boxes
+from .boxes import check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE, TORCHVISION
+from .nms import batched_nms
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
 from frcnn_common.rpn import (
     AnchorGenerator,

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import batched_nms, box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
+from .boxes import box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE
+from .nms import batched_nms
 
 # %% ../nbs/api/14_rpn.ipynb #6750f8f9
 class AnchorGenerator(nn.Module):

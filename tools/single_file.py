@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
-CORE = ("constants", "boxes", "rows", "data", "weights", "backbone", "rpn", "roi", "detector")
+CORE = ("constants", "boxes", "nms", "rows", "data", "weights", "backbone", "rpn", "roi", "detector")
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
 The core of `frcnn_common` {version}, joined by `make export` from the modules of the same names; do not edit it here.
