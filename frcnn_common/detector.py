@@ -12,10 +12,11 @@ from torch import nn
 
 from .anchors import AnchorGenerator
 from .backbone import FPN, ResNet50
-from .boxes import batched_nms, clip_boxes, decode_boxes, encode_boxes
+from .boxes import clip_boxes, decode_boxes, encode_boxes
 from .checks import check_image_sizes, check_images, check_live_norm, read_targets
 from .constants import COURSE, TORCHVISION
 from .distributed import mean_count
+from .nms import batched_nms
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
 from .rpn import RegionProposalNetwork, RPNHead, box_loss, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights

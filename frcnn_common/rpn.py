@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .anchors import assign_anchors, subsample
-from .boxes import batched_nms, check_boxes, clip_boxes, decode_boxes, encode_boxes
+from .boxes import check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE
 from .distributed import mean_count
+from .nms import batched_nms
 
 # %% ../nbs/api/14_rpn.ipynb #538c154c
 class RPNHead(nn.Module):

@@ -20,6 +20,7 @@ from frcnn_common import boxes as B
 from frcnn_common.anchors import AnchorGenerator, assign_anchors
 from frcnn_common.constants import DEVICE
 from frcnn_common.engine import Trainer
+from frcnn_common.nms import nms
 from frcnn_common.roi import sample_rois
 from frcnn_common.rpn import box_loss
 
@@ -71,8 +72,8 @@ BAD_SHAPES = {
     ),
     "decode_boxes, of all classes": (lambda: B.decode_boxes(FOUR, FOUR.repeat(1, 2)), r"deltas .*, got \[3, 8\]"),
     "clip_boxes, five columns": (lambda: B.clip_boxes(FIVE, (9, 9)), r"boxes must be \[N, 4\], got \[3, 5\]"),
-    "nms, one score": (lambda: B.nms(FOUR, FOUR[:1, 0], 0.5), r"boxes \[N, 4\].*got \[3, 4\], \[1\]"),
-    "nms, threshold": (lambda: B.nms(FOUR, FOUR[:, 0], 50), "threshold in 0…1, got 50"),
+    "nms, one score": (lambda: nms(FOUR, FOUR[:1, 0], 0.5), r"boxes \[N, 4\].*got \[3, 4\], \[1\]"),
+    "nms, threshold": (lambda: nms(FOUR, FOUR[:, 0], 50), "threshold in 0…1, got 50"),
     "box_loss, one goal": (lambda: box_loss(FOUR, ONE), r"deltas \[3, 4\] and goals \[1, 4\] must be equally many"),
     "ROIAlign, too few levels": (lambda: ROIAlign()(MAPS[:2], [FOUR] * 2, (64, 64)), "the 4 levels 2…5, got 2 maps"),
     "ROIAlign, of one image": (lambda: ROIAlign()(MAPS, [FOUR], (64, 64)), "for each of 2 images, got 1"),
@@ -97,7 +98,7 @@ def test_shapes_that_are_refused(call, message):
 def test_nms_wants_floats():
     """Its threshold would be rounded to a whole number."""
     with pytest.raises(TypeError, match=r"boxes in floating point, got torch.int64"):
-        B.nms(FOUR.long(), FOUR[:, 0], 0.5)
+        nms(FOUR.long(), FOUR[:, 0], 0.5)
 
 
 def proposal_network():

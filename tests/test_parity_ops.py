@@ -26,6 +26,7 @@ from frcnn_common import FPN, AnchorGenerator, RegionProposalNetwork, ResNet50, 
 from frcnn_common import boxes as B
 from frcnn_common.anchors import assign_anchors
 from frcnn_common.constants import COURSE, TORCHVISION
+from frcnn_common.nms import batched_nms, nms
 from frcnn_common.roi import sample_rois
 from frcnn_common.rpn import box_loss
 
@@ -112,7 +113,7 @@ def test_clip_boxes(parity, dtype, boxes, size):
 
 
 def compare_nms(parity, row, boxes, scores, iou_thr):
-    mine, theirs = B.nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr)
+    mine, theirs = nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr)
     parity(row, differing(mine, theirs), 0)
 
 
@@ -226,7 +227,7 @@ def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
     boxes, scores = (x.to(dtype) for x in scored)
     ids = data.draw(st.lists(st.sampled_from(IDS), min_size=len(boxes), max_size=len(boxes)))
     groups = torch.tensor(ids, dtype=torch.int64)
-    mine, theirs = B.batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
+    mine, theirs = batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
     parity("batched_nms, up to 20 boxes", differing(mine, theirs), 0)
 
 
@@ -236,7 +237,7 @@ def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
 def test_batched_nms_keeps_the_same_box_in_each_group(parity, count, box, iou_thr):
     """Each box spans the whole range of coordinates: groups that are told apart by place must not even touch."""
     boxes, scores, groups = torch.tensor(box).float().repeat(count, 1), torch.zeros(count), torch.arange(count) % 100
-    mine = B.batched_nms(boxes, scores, groups, iou_thr)
+    mine = batched_nms(boxes, scores, groups, iou_thr)
     assert groups[mine].unique().numel() == 100
     parity("batched_nms, one box in 100 groups", differing(mine, group_by_group(boxes, scores, groups, iou_thr)), 0)
 
@@ -250,7 +251,7 @@ def test_batched_nms_of_many_boxes(parity, layout, count, seed, levels, iou_thr,
     groups = torch.randint(kinds, (count,), generator=torch.Generator().manual_seed(seed)) ** 3 - 7
     for dtype in DTYPES:
         boxes, scores = arrange(layout, count, seed).to(dtype), random_scores(count, levels, seed).to(dtype)
-        mine, theirs = B.batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
+        mine, theirs = batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
         parity("batched_nms, up to 2,500 boxes", differing(mine, theirs), 0)
 
 

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build/html"
 NAMES = {  # the promised names, by the module that defines them
     "constants": "IMG_SIZE NUM_CLASSES DEVICE IMAGENET_MEAN IMAGENET_STD COCO_NAMES",
-    "boxes": "box_iou encode_boxes decode_boxes nms batched_nms",
+    "boxes": "box_iou encode_boxes decode_boxes",
+    "nms": "nms batched_nms",
     "data": "COCOStreamDataset frcnn_collate_fn",
     "backbone": "Bottleneck ResNet50 FPN",
     "rpn": "AnchorGenerator RPNHead RegionProposalNetwork",
