@@ -54,7 +54,7 @@ def _divide(rows, max_samples):
     by_turns = max_samples is not None and rows.num_shards % ranks > 0
     part = (0, 1) if by_turns else (rank, ranks)
     share, worker = _share(max_samples, rows.num_shards, *part), get_worker_info()
-    rows = split_dataset_by_node(rows, *part)  # for one rank as well: reading changes a stream, and the source is shared
+    rows = split_dataset_by_node(rows, *part)  # for one rank as well: reading changes a stream, and this is a copy
     if worker is not None:
         share = _share(share, rows.num_shards, worker.id, worker.num_workers)
     return rows, share, *((rank, ranks) if by_turns else (0, 1))
@@ -226,7 +226,8 @@ class COCOStreamDataset(IterableDataset):
         return self._follow(self._position)
 
     def _follow(self, start):
-        for sample, self._position in self._read(start, self._sample, self.img_size, self.shuffle):
+        for sample, position in self._read(start, self._sample, self.img_size, self.shuffle):
+            self._position = position
             if sample is not None:
                 yield sample
 

@@ -210,8 +210,8 @@ def read_again(read_from, place, origin: str | None, retries: int | None = None,
     tries = 0
     while True:
         try:
-            for item, place in read_from(place):
-                tries = 0
+            for item, after in read_from(place):
+                place, tries = after, 0
                 yield item, place
             return
         except Exception as error:  # the libraries below raise whatever they like

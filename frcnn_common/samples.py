@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
+from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD
 from .formats import to_corners
 
 # %% ../nbs/api/10_samples.ipynb #5a3b0c05

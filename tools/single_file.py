@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
 CORE = (
-    "constants", "boxes", "hub", "formats", "folders", "samples", "data", "weights", "backbone", "rpn", "roi", "detector"
-)  # fmt: skip
+    *("constants", "boxes", "hub", "formats", "folders", "samples", "data"),
+    *("weights", "backbone", "rpn", "roi", "detector"),
+)
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
 The core of `frcnn_common` {version}, joined by `make export` from the modules of the same names; do not edit it here.
