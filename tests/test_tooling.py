@@ -300,9 +300,7 @@ def test_processes_that_share_the_tests_print_one_table_and_one_summary(root, tm
     (tmp_path / "conftest.py").write_text((root / "tests/conftest.py").read_text())
     for name, differences in (("test_a.py", [0.1, 0.25]), ("test_b.py", [0.125])):
         (tmp_path / name).write_text(SHARED.format(differences=differences))
-    lines = run(
-        "-m", "pytest", "-n", "2", "--dist=loadfile", "-p", "no:cacheprovider", cwd=tmp_path
-    ).stdout.splitlines()
+    lines = run("-m", "pytest", "--numprocesses=2", "--dist=loadfile", cwd=tmp_path).stdout.splitlines()
     assert [line.split() for line in lines if line.startswith("a sum")] == [["a", "sum", "3", "0.25", "0.5"]]
     assert len([line for line in lines if re.fullmatch(r"=+ 3 passed in [\d.]+s =+", line)]) == 1
     assert lines[-1].startswith("=")
