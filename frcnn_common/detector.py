@@ -97,9 +97,7 @@ class FasterRCNN(nn.Module):
         head = RPNHead(fpn_channels, k=len(anchor_gen.aspect_ratios))
         post_nms = conventions.post_nms if post_nms is None else post_nms
         min_sz = conventions.min_sz if min_sz is None else min_sz
-        self.rpn = RegionProposalNetwork(
-            head, anchor_gen, pre_nms, post_nms, min_sz=min_sz, conventions=conventions
-        )
+        self.rpn = RegionProposalNetwork(head, anchor_gen, pre_nms, post_nms, min_sz=min_sz, conventions=conventions)
         self.roi_align = ROIAlign(conventions=conventions)
         self.box_head = TwoMLPHead(fpn_channels * self.roi_align.out_size**2, fc_dim)
         self.predictor = FastRCNNPredictor(fc_dim, num_classes)
@@ -109,7 +107,7 @@ class FasterRCNN(nn.Module):
 
     @classmethod
     def from_torchvision(cls, weights, *, bn_eps=None, **options):
-        """A model that computes what torchvision's `fasterrcnn_resnet50_fpn` computes with these weights.
+        """A model in training mode that computes what torchvision's `fasterrcnn_resnet50_fpn` does with these weights.
 
         Parameters
         ----------
@@ -122,17 +120,10 @@ class FasterRCNN(nn.Module):
         **options
             Other parameters of `FasterRCNN`, such as `trainable_layers`.
 
-        Returns
-        -------
-        FasterRCNN
-            In training mode, with the conventions `TORCHVISION`.
-
         Raises
         ------
-        ValueError
-            If `bn_eps` is needed and not given, or if the weights are of another model.
-        FileNotFoundError, ConnectionError
-            As in `load_weights`.
+        ValueError, FileNotFoundError, ConnectionError
+            As in `load_weights` and `detector_from_torchvision`.
         """
         state = load_weights(weights)
         state = detector_from_torchvision(state, known_bn_eps(weights) if bn_eps is None else bn_eps)
@@ -143,20 +134,8 @@ class FasterRCNN(nn.Module):
     def to_torchvision(self, num_classes=None):
         """Weights with which torchvision's `fasterrcnn_resnet50_fpn` computes what this model computes.
 
-        Parameters
-        ----------
-        num_classes : int, optional
-            Class rows: as many as this model has, or 91 if it has the 81 of COCO, which is then the default.
-
-        Returns
-        -------
-        dict
-            A state dict for torchvision's model with the batch norm's epsilon that it has by default, 1e-5.
-
-        Raises
-        ------
-        ValueError
-            If this model has other conventions than torchvision's, or cannot have so many class rows.
+        `num_classes` and the state dict are those of `detector_to_torchvision`. Raises a `ValueError` also if this model
+        has other conventions than torchvision's.
         """
         if self.conventions != TORCHVISION:
             raise ValueError(
@@ -191,13 +170,8 @@ class FasterRCNN(nn.Module):
 
         Raises
         ------
-        ValueError
-            If images have another shape or device, a side below 32 pixels, or a pixel that is not finite; if
-            `image_sizes` are not as many, or larger. In training also: without targets, with another number of them
-            than images, with a missing key, another shape, a box without area or outside its image, a label outside of
-            1…num_classes - 1; or with one image of 32 × 32, if the backbone's batch norm is live.
-        TypeError
-            If an argument or its dtype is of another kind.
+        ValueError, TypeError
+            As in `check_images`, `check_image_sizes` and, in training, `check_live_norm` and `read_targets`.
         """
         check_images(images, self.backbone.stem[0].weight)
         image_size = tuple(images.shape[-2:])
@@ -242,10 +216,8 @@ class FasterRCNN(nn.Module):
         region, label = (scores[:, 1:] > self.score_thr).nonzero().unbind(1)  # the pairs worth decoding
         label = label + 1
         scores = scores[region, label]
-        boxes = decode_boxes(
-            proposals[region], deltas[region, label], weights=self.box_weights, clamp=self.conventions.delta_clamp
-        )
-        boxes = clip_boxes(boxes, image_size)
+        settings = {"weights": self.box_weights, "clamp": self.conventions.delta_clamp}
+        boxes = clip_boxes(decode_boxes(proposals[region], deltas[region, label], **settings), image_size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= self.MIN_SIDE).all(dim=1)
         boxes, scores, label = boxes[large], scores[large], label[large]
         kept = batched_nms(boxes, scores, label, self.nms_thr)[: self.max_dets]

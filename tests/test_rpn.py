@@ -34,13 +34,19 @@ def test_image_without_objects_gives_finite_loss():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def losses_over_all(model, anchors, logits, deltas, targets):
+    """From what a head says of every anchor, `[B, A]` and `[B, A, 4]`."""
+    sample = model.sample_anchors(anchors, targets)
+    return model.compute_losses(logits[sample.places], deltas[sample.places], sample)
+
+
 def test_losses_by_hand():
     """Two anchors, one object: both numbers follow from the definitions."""
     model = small_rpn()
     anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}]
     logits, deltas = torch.tensor([[2.0, -1.0]]), torch.zeros(1, 2, 4)
-    losses = model.compute_losses(anchors, logits, deltas, targets)
+    losses = losses_over_all(model, anchors, logits, deltas, targets)
     # positives: -log sigmoid(2), negatives: -log(1 - sigmoid(-1)); the goal is tx = 0.1, below beta = 1/9
     expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
     torch.testing.assert_close(losses["rpn_cls"], torch.tensor(expected))
@@ -52,8 +58,9 @@ def test_losses_are_averaged_over_images():
     anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}, {"boxes": torch.tensor([[50.0, 50, 60, 65]])}]
     logits, deltas = torch.tensor([[2.0, -1.0], [0.3, 0.7]]), torch.rand(2, 2, 4)
-    both = model.compute_losses(anchors, logits, deltas, targets)
-    single = [model.compute_losses(anchors, logits[i : i + 1], deltas[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    both = losses_over_all(model, anchors, logits, deltas, targets)
+    parts = [(logits[i : i + 1], deltas[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    single = [losses_over_all(model, anchors, *part) for part in parts]
     for name in ("rpn_cls", "rpn_box"):
         torch.testing.assert_close(both[name], (single[0][name] + single[1][name]) / 2)
 
