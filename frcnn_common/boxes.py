@@ -6,8 +6,6 @@
 __all__ = ['check_boxes', 'box_area', 'intersection_and_union', 'box_iou', 'encode_boxes', 'decode_boxes', 'clip_boxes']
 
 # %% ../nbs/api/03_boxes.ipynb #f9683a8b
-import math
-
 import torch
 from torch import Tensor
 

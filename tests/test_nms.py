@@ -73,7 +73,7 @@ def test_a_chain_by_hand():
 
 @pytest.mark.parametrize("layout", ["scattered", "clustered", "one pile", "identical", "of all sizes"])
 def test_no_table_of_all_pairs(layout):
-    """Of 8,000 boxes there are 64 million pairs; nothing is larger than the boxes themselves or one piece of a table."""
+    """Of 8,000 boxes there are 64 million pairs; nothing is larger than the boxes, or a piece of a table."""
     boxes = arrange(layout, 8000, 0).float()
     scores = torch.rand(8000, generator=torch.Generator().manual_seed(1))
     assert counted(boxes, scores).largest <= 2**16
