@@ -25,6 +25,7 @@ def _keep(first: list[int], second: list[int], count: int) -> Tensor:
 
 # %% ../nbs/api/04_nms.ipynb #8f36b2d1
 _TABLE = 2**15 - 1  # entries of a table of overlaps: PyTorch shares out 2**15 among threads
+_TABLE_ON_GPU = 2**23  # 32 MiB
 
 
 def _as_columns(boxes, groups):
@@ -34,6 +35,10 @@ def _as_columns(boxes, groups):
     if groups is not None:
         columns.append(torch.unique(groups, return_inverse=True)[1].to(x1.dtype))
     return torch.stack(columns)
+
+
+def _entries(columns):
+    return _TABLE if columns.device.type == "cpu" else _TABLE_ON_GPU
 
 
 def _as_rows(columns):
@@ -76,7 +81,7 @@ def _settle_best(columns, count, threshold, is_behind):
     block, others = columns[:, :count], columns[:, count:]
     best = _keep(*_pairs(block, threshold, is_behind), count).nonzero()[:, 0].to(columns.device)
     kept = _as_rows(block.index_select(1, best))
-    pieces = others.split(_TABLE // len(best), dim=1)
+    pieces = others.split(_entries(columns) // len(best), dim=1)
     suppressors = torch.cat([_overlaps(kept, piece, threshold).sum(dim=0) for piece in pieces])
     return best, suppressors.eq_(0).nonzero()[:, 0].add_(count)
 
@@ -86,12 +91,13 @@ _MANY_PAIRS = 2**16
 
 def _near_pairs(columns, threshold):
     """What `_pairs` gives, found among neighbors; None if there are too many."""
-    by_left, ends = _runs(columns, threshold)
+    size = math.isqrt(_entries(columns) // 2)  # of a block; a table is twice as wide
+    by_left, ends = _runs(columns, threshold, size)
     columns, first, second, count = columns.index_select(1, by_left), [], [], 0
-    for start, end in zip(range(0, len(by_left), _BLOCK), ends, strict=True):
-        block = _as_rows(columns[:, start : start + _BLOCK])
-        for left in range(start, end, _TABLE // _BLOCK):
-            right = min(left + _TABLE // _BLOCK, end)
+    for start, end in zip(range(0, len(by_left), size), ends, strict=True):
+        block = _as_rows(columns[:, start : start + size])
+        for left in range(start, end, 2 * size):
+            right = min(left + 2 * size, end)
             table = _overlaps(block, columns[:, left:right], threshold)
             if left == start:
                 table.fill_diagonal_(0)  # a box and itself; the other pairs of a block come twice, which does no harm
@@ -106,8 +112,8 @@ def _near_pairs(columns, threshold):
     return pairs[:, pairs[0].argsort()].tolist()
 
 
-def _runs(columns, threshold):
-    """An order of the boxes by group and left edge, and for each block of it the end of its boxes' runs."""
+def _runs(columns, threshold, size):
+    """An order of the boxes by group and left edge, and for each `size` of them the furthest end of their runs."""
     left = columns[0].double()
     width = columns[2] - left
     if len(columns) > 5:
@@ -115,7 +121,7 @@ def _runs(columns, threshold):
     left, by_left = left.sort()
     reach = (1 - threshold + 16 * torch.finfo(columns.dtype).eps) * width.index_select(0, by_left)
     reach += 4 * torch.finfo(left.dtype).eps * left[[0, -1]].abs().max()
-    furthest = F.pad(left + reach, (0, -len(left) % _BLOCK), value=-math.inf).view(-1, _BLOCK).amax(dim=1)
+    furthest = F.pad(left + reach, (0, -len(left) % size), value=-math.inf).view(-1, size).amax(dim=1)
     return by_left, torch.searchsorted(left, furthest, right=True).tolist()
 
 # %% ../nbs/api/04_nms.ipynb #50680e30

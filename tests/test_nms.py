@@ -1,5 +1,7 @@
 """Suppression against hand values and properties; test_parity_ops.py has the comparison with torchvision at length."""
 
+import sys
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -77,6 +79,17 @@ def test_no_table_of_all_pairs(layout):
     boxes = arrange(layout, 8000, 0).float()
     scores = torch.rand(8000, generator=torch.Generator().manual_seed(1))
     assert counted(boxes, scores).largest <= 2**16
+
+
+@pytest.mark.parametrize("entries", [800, 2**23])
+@pytest.mark.parametrize("layout", ["scattered", "clustered", "chain", "of all sizes"])
+def test_tables_of_any_size(monkeypatch, layout, entries):
+    """A GPU has larger tables than the processors that the other tests run on."""
+    monkeypatch.setattr(sys.modules["frcnn_common.nms"], "_entries", lambda columns: entries)
+    boxes = arrange(layout, 3000, 0).float()
+    scores = torch.rand(3000, generator=torch.Generator().manual_seed(1))
+    for iou_thr in (0.0, 0.5):
+        assert torch.equal(nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr))
 
 
 def test_a_crowd_behind_spread_out_boxes():
