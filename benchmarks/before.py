@@ -10,8 +10,9 @@ from operators import head_output, proposals_from_head, scattered_boxes
 from torch import Tensor
 
 from frcnn_common.backbone import ResNet50
-from frcnn_common.boxes import batched_nms, box_iou, clip_boxes, decode_boxes, nms
+from frcnn_common.boxes import box_iou, clip_boxes, decode_boxes
 from frcnn_common.constants import TORCHVISION
+from frcnn_common.nms import batched_nms, nms
 from frcnn_common.roi import ROIAlign
 from frcnn_common.rpn import flatten_levels
 

@@ -19,9 +19,10 @@ from peers import Given, as_list, same_weights, torchvision_model
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 
-from frcnn_common.boxes import box_iou, nms
+from frcnn_common.boxes import box_iou
 from frcnn_common.constants import TORCHVISION
 from frcnn_common.detector import FasterRCNN
+from frcnn_common.nms import nms
 from frcnn_common.roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
 from frcnn_common.rpn import RegionProposalNetwork, flatten_levels
 

@@ -4,16 +4,17 @@ import functools
 import io
 import subprocess
 import sys
+from collections import deque
 from contextlib import contextmanager
 
 import datasets
-import numpy as np
 import torch
 from inputs import OURS, Sides
 from PIL import Image
+from torchvision.transforms.functional import normalize, to_tensor
 
-from frcnn_common.constants import IMG_SIZE
-from frcnn_common.data import COCOStreamDataset, normalize
+from frcnn_common.constants import IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
+from frcnn_common.data import COCOStreamDataset
 from frcnn_common.openmoji import draw_scene, scene_stream
 
 
@@ -26,23 +27,24 @@ def imports():
     return Sides({OURS: importing("frcnn_common"), "import torch": importing("torch")})
 
 
-def stream(images=100):
-    """The same JPEG bytes from memory, once through `COCOStreamDataset`, once through `datasets` and four lines."""
+def stream(on_bad_sample="raise", images=100):
+    """The same JPEG bytes from memory, once through `COCOStreamDataset`, once through `datasets` and torchvision."""
     rows = [draw_scene(number) for number in range(images)]
     source = datasets.Dataset.from_list(rows, features=scene_stream().features).to_iterable_dataset()
+    mean, std = IMAGENET_MEAN.flatten().tolist(), IMAGENET_STD.flatten().tolist()
 
     def alone():
         for row in source:
             image = row["image"].convert("RGB").resize((IMG_SIZE, IMG_SIZE), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
-            yield normalize(pixels)
+            yield normalize(to_tensor(image), mean, std, inplace=True)
 
-    ours = COCOStreamDataset(source=source)
+    ours = COCOStreamDataset(source=source, on_bad_sample=on_bad_sample)
     count = 0
     for (mine, _), theirs in zip(ours, alone(), strict=True):
         torch.testing.assert_close(mine, theirs)
         count += 1
-    return Sides({OURS: lambda: list(ours), "datasets alone": lambda: list(alone())}, {"images": count})
+    sides = {OURS: lambda: deque(ours, maxlen=0), "datasets alone": lambda: deque(alone(), maxlen=0)}
+    return Sides(sides, {"images": count})
 
 
 PILLOW = (

@@ -7,8 +7,9 @@ datasets nor matplotlib.
 
 __version__ = "0.1.0"
 
+from .anchors import AnchorGenerator
 from .backbone import FPN, Bottleneck, ResNet50
-from .boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
+from .boxes import box_iou, decode_boxes, encode_boxes
 from .constants import (
     COCO_IDS,
     COCO_NAMES,
@@ -23,8 +24,9 @@ from .constants import (
 )
 from .data import COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
+from .nms import batched_nms, nms
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead
-from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
+from .rpn import RegionProposalNetwork, RPNHead
 
 __all__ = [
     "COCO_IDS",

@@ -21,17 +21,18 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .constants import COCO_IDS, COCO_NAMES, DEVICE
-from .data import COCOStreamDataset, to_rgb
+from .data import COCOStreamDataset
 from .distributed import join_processes, process_rank
 from .engine import Trainer, seed_everything
 from .files import write_atomically
+from .hub import HUB_DATASET, StreamError, ask_hub
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .openmoji import scene_stream
 from .plots import show_boxes
 from .recipes import RECIPES, current_recipe
-from .rows import HUB_DATASET, StreamError, ask_hub
+from .samples import to_rgb
 from .weights import WEIGHTS_URLS, cached_file
 
 # %% ../nbs/api/26_cli.ipynb #9274a841

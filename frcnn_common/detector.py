@@ -8,93 +8,18 @@ __all__ = ['FasterRCNN']
 # %% ../nbs/api/17_detector.ipynb #85bd4fed
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from .anchors import AnchorGenerator
 from .backbone import FPN, ResNet50
-from .boxes import batched_nms, check_boxes, clip_boxes, decode_boxes, encode_boxes
+from .boxes import clip_boxes, decode_boxes, encode_boxes
+from .checks import check_image_sizes, check_images, check_live_norm, read_targets
 from .constants import COURSE, TORCHVISION
 from .distributed import mean_count
+from .nms import batched_nms
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
-from .rpn import AnchorGenerator, RegionProposalNetwork, RPNHead, box_loss, full_precision
+from .rpn import RegionProposalNetwork, RPNHead, box_loss, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
-
-# %% ../nbs/api/17_detector.ipynb #8ec36126
-_LEAST_SIDE = 32  # pixels: one cell of P5
-_OVERHANG = 1e-3  # of the image's side: how far a box may reach beyond it
-
-
-def _check_images(images: Tensor, weight: Tensor):
-    """Raise unless a model with this weight can take the images."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a Tensor [B, 3, H, W], got {type(images).__name__}")
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"images must be [B, 3, H, W], one or more of them, got {list(images.shape)}")
-    height, width = images.shape[-2:]
-    if min(height, width) < _LEAST_SIDE:
-        raise ValueError(f"images must be at least {_LEAST_SIDE} pixels high and wide, got {height} × {width}")
-    if images.device != weight.device:
-        raise ValueError(f"images must be on the model's device {weight.device}, got {images.device}")
-    mixed = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
-    if images.dtype != weight.dtype and not (mixed and torch.float64 not in (images.dtype, weight.dtype)):
-        raise TypeError(f"images must be normalized, in the model's {weight.dtype}, got {images.dtype}")
-    if not images.detach().sum().isfinite():  # one pass finds out whether there is anything to look for
-        for image, channel, y, x in (~images.isfinite()).nonzero()[:1].tolist():
-            value = images[image, channel, y, x].item()
-            raise ValueError(f"images[{image}] must have finite pixels, got {value} at [{channel}, {y}, {x}]")
-
-
-def _check_sizes(image_sizes, images: Tensor):
-    if len(image_sizes) != len(images):
-        raise ValueError(f"image_sizes must have one for each of the {len(images)} images, got {len(image_sizes)}")
-    height, width = images.shape[-2:]
-    for i, size in enumerate(image_sizes):
-        pair = isinstance(size, (tuple, list)) and len(size) == 2
-        if not (pair and 0 < size[0] <= height and 0 < size[1] <= width):
-            raise ValueError(f"image_sizes[{i}] must be (H, W) within the batch's ({height}, {width}), got {size}")
-
-
-def _target_for(images: Tensor, i: int, target: dict) -> dict:
-    """What is needed of the target of image i: on the images' device, the boxes in full precision."""
-    if not isinstance(target, dict):
-        raise TypeError(f"targets[{i}] must be a dict with 'boxes' and 'labels', got {type(target).__name__}")
-    moved = {}
-    for key in ("boxes", "labels"):
-        if key not in target:
-            raise ValueError(f"targets[{i}] must have {key!r}, got only {list(target)}")
-        moved[key] = target[key].to(images.device) if hasattr(target[key], "to") else target[key]
-        if not isinstance(moved[key], Tensor):
-            raise TypeError(f"targets[{i}][{key!r}] must be a Tensor, got {type(moved[key]).__name__}")
-    boxes, labels = moved.values()
-    if not boxes.is_floating_point():
-        raise TypeError(f"targets[{i}]['boxes'] must be floating point, got {boxes.dtype}")
-    if labels.dtype != torch.int64:
-        raise TypeError(f"targets[{i}]['labels'] must be torch.int64, got {labels.dtype}")
-    check_boxes(**{f"targets[{i}]['boxes']": boxes})
-    if labels.shape != boxes.shape[:1]:
-        raise ValueError(f"targets[{i}]['labels'] must be [{len(boxes)}] like the boxes, got {list(labels.shape)}")
-    if "seed" in target:
-        moved["generator"] = torch.Generator(images.device).manual_seed(target["seed"])
-    return moved | {"boxes": boxes.to(torch.promote_types(images.dtype, torch.float32))}
-
-
-def _check_objects(targets, image_sizes, num_classes: int):
-    """Raise if a box or a label cannot be learned: all of the batch in one question to the device."""
-    places = [(i, j) for i, target in enumerate(targets) for j in range(len(target["boxes"]))]
-    boxes, labels = (torch.cat([target[key] for target in targets]) for key in ("boxes", "labels"))
-    sides = boxes.new_tensor([image_sizes[i][::-1] for i, _ in places]).view(-1, 2)  # [G, 2]: W, H
-    start, end = boxes.split(2, dim=1)
-    inside = (start >= -_OVERHANG * sides) & (end <= (1 + _OVERHANG) * sides)  # NaN is not
-    learnable, known = (inside & (start < end)).all(dim=1), (labels >= 1) & (labels < num_classes)
-    if (learnable & known).all():
-        return
-    wrong = (~(learnable & known)).nonzero()[0].item()
-    (i, j), corners = places[wrong], ", ".join(f"{v:g}" for v in boxes[wrong].tolist())
-    if not known[wrong]:
-        raise ValueError(f"targets[{i}]['labels'][{j}] must be 1…{num_classes - 1}, got {labels[wrong].item()}")
-    height, width = image_sizes[i]
-    raise ValueError(
-        f"targets[{i}]['boxes'][{j}] must have x1 < x2 and y1 < y2, within 0…{width} and 0…{height}, got [{corners}]"
-    )
 
 # %% ../nbs/api/17_detector.ipynb #ee71bb4a
 class FasterRCNN(nn.Module):
@@ -172,9 +97,7 @@ class FasterRCNN(nn.Module):
         head = RPNHead(fpn_channels, k=len(anchor_gen.aspect_ratios))
         post_nms = conventions.post_nms if post_nms is None else post_nms
         min_sz = conventions.min_sz if min_sz is None else min_sz
-        self.rpn = RegionProposalNetwork(
-            head, anchor_gen, pre_nms, post_nms, min_sz=min_sz, conventions=conventions
-        )
+        self.rpn = RegionProposalNetwork(head, anchor_gen, pre_nms, post_nms, min_sz=min_sz, conventions=conventions)
         self.roi_align = ROIAlign(conventions=conventions)
         self.box_head = TwoMLPHead(fpn_channels * self.roi_align.out_size**2, fc_dim)
         self.predictor = FastRCNNPredictor(fc_dim, num_classes)
@@ -184,7 +107,7 @@ class FasterRCNN(nn.Module):
 
     @classmethod
     def from_torchvision(cls, weights, *, bn_eps=None, **options):
-        """A model that computes what torchvision's `fasterrcnn_resnet50_fpn` computes with these weights.
+        """A model in training mode that computes what torchvision's `fasterrcnn_resnet50_fpn` does with these weights.
 
         Parameters
         ----------
@@ -197,17 +120,10 @@ class FasterRCNN(nn.Module):
         **options
             Other parameters of `FasterRCNN`, such as `trainable_layers`.
 
-        Returns
-        -------
-        FasterRCNN
-            In training mode, with the conventions `TORCHVISION`.
-
         Raises
         ------
-        ValueError
-            If `bn_eps` is needed and not given, or if the weights are of another model.
-        FileNotFoundError, ConnectionError
-            As in `load_weights`.
+        ValueError, FileNotFoundError, ConnectionError
+            As in `load_weights` and `detector_from_torchvision`.
         """
         state = load_weights(weights)
         state = detector_from_torchvision(state, known_bn_eps(weights) if bn_eps is None else bn_eps)
@@ -218,20 +134,8 @@ class FasterRCNN(nn.Module):
     def to_torchvision(self, num_classes=None):
         """Weights with which torchvision's `fasterrcnn_resnet50_fpn` computes what this model computes.
 
-        Parameters
-        ----------
-        num_classes : int, optional
-            Class rows: as many as this model has, or 91 if it has the 81 of COCO, which is then the default.
-
-        Returns
-        -------
-        dict
-            A state dict for torchvision's model with the batch norm's epsilon that it has by default, 1e-5.
-
-        Raises
-        ------
-        ValueError
-            If this model has other conventions than torchvision's, or cannot have so many class rows.
+        `num_classes` and the state dict are those of `detector_to_torchvision`. Raises a `ValueError` also if this model
+        has other conventions than torchvision's.
         """
         if self.conventions != TORCHVISION:
             raise ValueError(
@@ -266,19 +170,16 @@ class FasterRCNN(nn.Module):
 
         Raises
         ------
-        ValueError
-            If images have another shape or device, a side below 32 pixels, or a pixel that is not finite; if
-            `image_sizes` are not as many, or larger. In training also: without targets, with another number of them
-            than images, with a missing key, another shape, a box without area or outside its image, a label outside of
-            1…num_classes - 1; or with one image of 32 × 32, if the backbone's batch norm is live.
-        TypeError
-            If an argument or its dtype is of another kind.
+        ValueError, TypeError
+            As in `check_images`, `check_image_sizes` and, in training, `check_live_norm` and `read_targets`.
         """
-        _check_images(images, self.backbone.stem[0].weight)
+        check_images(images, self.backbone.stem[0].weight)
         image_size = tuple(images.shape[-2:])
         image_sizes = [image_size] * len(images) if image_sizes is None else image_sizes
-        _check_sizes(image_sizes, images)
-        targets = self._checked_targets(images, targets, image_sizes) if self.training else None
+        check_image_sizes(image_sizes, images)
+        if self.training:
+            check_live_norm(images, self.backbone.layer4[0].bn1)
+            targets = read_targets(targets, images, image_sizes, self.predictor.cls.out_features)
         features = self.fpn(self.backbone(images))
         proposals, losses = self.rpn(features, image_size, targets, image_sizes=image_sizes)
         if self.training:
@@ -315,21 +216,9 @@ class FasterRCNN(nn.Module):
         region, label = (scores[:, 1:] > self.score_thr).nonzero().unbind(1)  # the pairs worth decoding
         label = label + 1
         scores = scores[region, label]
-        boxes = decode_boxes(
-            proposals[region], deltas[region, label], weights=self.box_weights, clamp=self.conventions.delta_clamp
-        )
-        boxes = clip_boxes(boxes, image_size)
+        settings = {"weights": self.box_weights, "clamp": self.conventions.delta_clamp}
+        boxes = clip_boxes(decode_boxes(proposals[region], deltas[region, label], **settings), image_size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= self.MIN_SIDE).all(dim=1)
         boxes, scores, label = boxes[large], scores[large], label[large]
         kept = batched_nms(boxes, scores, label, self.nms_thr)[: self.max_dets]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}
-
-    def _checked_targets(self, images: Tensor, targets, image_sizes):
-        if targets is None or len(targets) != len(images):
-            count = "none" if targets is None else len(targets)
-            raise ValueError(f"training needs a target for each of the {len(images)} images, got {count}")
-        if images[:, 0].numel() == _LEAST_SIDE**2 and self.backbone.layer4[0].bn1.training:
-            raise ValueError("images must be two or larger than 32 × 32 in training: live batch norm needs two values")
-        targets = [_target_for(images, i, target) for i, target in enumerate(targets)]
-        _check_objects(targets, image_sizes, self.predictor.cls.out_features)
-        return targets

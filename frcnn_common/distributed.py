@@ -56,17 +56,18 @@ def gather(value) -> list:
 
 # %% ../nbs/api/01_distributed.ipynb #983a08d1
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over the processes, number by number; every process gets it.
+    """The mean over the processes, element by element; every process gets it.
 
     Parameters
     ----------
     values : Tensor
-        Floating point, of the same shape in every process. Every process must call it equally often.
+        Floating point, of the same shape in every process, without a gradient. Every process must call
+        `mean_over_ranks` equally often.
 
     Returns
     -------
     Tensor
-        Of the same shape, without a gradient path to what the other processes passed.
+        Of the same shape.
     """
     _, ranks = process_rank()
     if ranks > 1:

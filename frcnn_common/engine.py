@@ -74,8 +74,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=recipe.lr)
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 # %% ../nbs/api/20_engine.ipynb #7c1e90ab
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
-from .data import to_input, to_rgb
+from .samples import to_input, to_rgb
 from .detector import FasterRCNN
 from .files import write_atomically
 from .runs import load_checkpoint

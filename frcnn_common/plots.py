@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .constants import COCO_NAMES
-from .data import denormalize
+from .samples import denormalize
 
 # %% ../nbs/api/24_plots.ipynb #47b31254
 PALETTE = (

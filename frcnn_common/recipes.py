@@ -16,9 +16,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
 from .constants import COCO_NAMES, DEVICE
-from .data import Augment, COCOStreamDataset, frcnn_collate_fn
+from .data import COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
-from .rows import HUB_DATASET, HUB_REVISION
+from .hub import HUB_DATASET, HUB_REVISION
+from .samples import Augment
 
 # %% ../nbs/api/18_recipes.ipynb #2646e740
 @dataclass(frozen=True, kw_only=True)

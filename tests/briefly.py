@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from frcnn_common.engine import Trainer, seed_everything
+from frcnn_common.hub import HUB_DATASET
 from frcnn_common.recipes import RECIPES
-from frcnn_common.rows import HUB_DATASET
 
 STEPS, EVERY = 24, 5
 SMALL = {"width": 4, "fpn_channels": 16, "fc_dim": 32, "pre_nms": 100, "post_nms": 50}

@@ -168,7 +168,7 @@ def read(data, workers, state=None):
     """The numbers of the images that arrive, the error that ended it, and where to go on."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    from frcnn_common.rows import StreamError
+    from frcnn_common.hub import StreamError
 
     loader, seen, error = StatefulDataLoader(data, batch_size=None, num_workers=workers), [], None
     if state is not None:

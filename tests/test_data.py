@@ -1,7 +1,10 @@
-"""The stream: format, split names, and every sample exactly once."""
+"""The data set: split names, every sample exactly once, and no work twice."""
 
 import io
+import itertools
+import json
 import os
+import pkgutil
 import subprocess
 import sys
 
@@ -10,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.worker import WorkerInfo
 
 from frcnn_common import COCOStreamDataset, frcnn_collate_fn
-from frcnn_common.data import Augment, clean_boxes, denormalize, normalize
-from frcnn_common.rows import StreamError
+from frcnn_common.hub import StreamError
+from frcnn_common.samples import Augment
 
 
 def make_rows(ids, size=(40, 20), boxes=None):
@@ -37,14 +41,6 @@ def samples(source, **options):
     return COCOStreamDataset("train", source=source, metadata=True, img_size=16, **options)
 
 
-def test_boxes_are_corners():
-    """The documented row of image 9, 640 × 480: read as x y w h, this box would end at y = 661."""
-    row = {"image_id": 9, "objects": {"bbox": [[1.08, 187.69, 612.67, 473.53]], "category": [45]}}
-    target, dropped, clipped = clean_boxes(row, (480, 640))
-    torch.testing.assert_close(target["boxes"], torch.tensor([[1.08, 187.69, 612.67, 473.53]]))
-    assert target["labels"].tolist() == [46] and (dropped, clipped) == (0, 0)
-
-
 def test_boxes_are_scaled_and_clipped():
     rows = datasets.IterableDataset.from_generator(
         make_rows, gen_kwargs={"ids": [3], "size": (40, 20), "boxes": ([20.0, 10.0, 50.0, 20.0],)}
@@ -54,25 +50,6 @@ def test_boxes_are_scaled_and_clipped():
     assert set(target) == {"boxes", "labels"}
     assert target["boxes"].tolist() == [[40.0, 40.0, 80.0, 80.0]]
     assert target["labels"].dtype == torch.int64 and target["labels"].tolist() == [4]
-
-
-def test_pixels_are_pillows_bicubic_and_normalized():
-    picture = Image.effect_noise((30, 20), 80).convert("RGB")
-    rows = datasets.IterableDataset.from_generator(_one_row, gen_kwargs={"pictures": [picture]})
-    image = next(iter(COCOStreamDataset(img_size=24, source=rows)))[0]
-    expected = picture.resize((24, 24), Image.Resampling.BICUBIC)
-    bytes_back = (denormalize(image) * 255).round().byte().permute(1, 2, 0).numpy()
-    assert bytes_back.tobytes() == expected.tobytes()
-
-
-def _one_row(pictures):
-    for picture in pictures:
-        yield {"image": picture, "image_id": 0, "objects": {"bbox": [[0.0, 0, 9, 9]], "category": [0]}}
-
-
-def test_normalize_by_hand():
-    white = normalize(torch.ones(3, 1, 1)).flatten()
-    torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
 
 
 def test_boxes_without_area_are_dropped_and_counted():
@@ -88,20 +65,6 @@ def test_images_left_without_a_box_are_skipped():
     rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": [0, 1], "boxes": ()})
     dataset = samples(rows)
     assert list(dataset) == [] and dataset.report.skipped_images == 2
-
-
-@pytest.mark.parametrize(
-    ("box", "category", "message"),
-    [
-        ([300.0, 190.0, 280.0, 250.0], 0, "image 9.*reversed"),
-        ([float("nan"), 0.0, 1.0, 1.0], 0, "image 9.*not finite"),
-        ([700.0, 0.0, 710.0, 1.0], 0, "image 9.*outside the image of 640×480"),
-        ([0.0, 0.0, 1.0, 1.0], 80, "image 9: category outside 0…79: 80"),
-    ],
-)
-def test_impossible_boxes_are_refused_by_name(box, category, message):
-    with pytest.raises(ValueError, match=message):
-        clean_boxes({"image_id": 9, "objects": {"bbox": [box], "category": [category]}}, (480, 640))
 
 
 def test_split_names(monkeypatch):
@@ -207,33 +170,6 @@ def test_collate_stacks_images_and_keeps_targets():
     assert isinstance(targets, list) and [len(target["boxes"]) for target in targets] == [0, 2]
 
 
-def square_sample():
-    """A white square on black, and its box."""
-    image = torch.zeros(3, 32, 32)
-    image[:, 4:12, 2:10] = 1
-    return image, {"boxes": torch.tensor([[2.0, 4, 10, 12]]), "labels": torch.tensor([5])}
-
-
-def test_mirrored_by_hand():
-    image, target = Augment(flip=1.0)(*square_sample())
-    assert target["boxes"].tolist() == [[22.0, 4.0, 30.0, 12.0]] and target["labels"].tolist() == [5]
-    assert torch.equal(image, square_sample()[0].flip(2))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_boxes_go_along_with_the_picture(seed):
-    torch.manual_seed(seed)
-    image, target = Augment(scales=(0.5, 2.0))(*square_sample())
-    assert image.shape == (3, 32, 32) and len(target["boxes"]) == len(target["labels"])
-    bright = (image[0] > 0.5).nonzero()
-    if len(target["boxes"]) == 0:
-        assert len(bright) == 0
-    else:
-        seen = torch.cat([bright.amin(0).flip(0), bright.amax(0).flip(0) + 1]).float()
-        assert (target["boxes"][0] - seen).abs().max() <= 1
-        assert target["boxes"].min() >= 0 and target["boxes"].max() <= 32
-
-
 def test_augmentation_depends_on_image_and_epoch_alone():
     source = stream(12)
     data = COCOStreamDataset(img_size=16, source=source, metadata=True, augment=Augment())
@@ -266,18 +202,144 @@ def test_the_hub_is_asked_before_anything_else_and_never_again(monkeypatch):
     assert len(list(COCOStreamDataset(img_size=16, retries=1))) == 3
 
 
-def test_a_mistake_is_not_tried_again(monkeypatch):
-    """A wrong split, or other classes: at once, and without the advice to be patient."""
-    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name: None)
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited"))
+class Counter:
+    """How often a function is called from now on."""
 
-    def bad_split(*_, **__):
-        raise ValueError('Bad split: val. Available splits: ["train"]')
+    def __init__(self, monkeypatch, name):
+        target, attribute = name.rsplit(".", 1)
+        self.calls, function = 0, getattr(pkgutil.resolve_name(target), attribute)
 
-    monkeypatch.setattr(datasets, "load_dataset", bad_split)
-    with pytest.raises(StreamError, match="Bad split: val.*Are the name, the split and the revision right"):
-        next(iter(COCOStreamDataset("val")))
-    other = datasets.Features({"objects": {"category": datasets.List(datasets.ClassLabel(names=["Mask", "Gloves"]))}})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream(1).cast(other))
-    with pytest.raises(StreamError, match="not COCO's classes but .*'Mask', 'Gloves'"):
-        next(iter(COCOStreamDataset(source="somebody/masks")))
+        def counting(*args, **options):
+            self.calls += 1
+            return function(*args, **options)
+
+        monkeypatch.setattr(name, counting)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Counters of what a row costs: reading its header, cleaning its boxes, decoding its picture."""
+    names = {
+        "headers": "PIL.Image.open",
+        "cleanings": "frcnn_common.samples.clean_boxes",
+        "decodings": "PIL.ImageFile.ImageFile.load_prepare",
+    }
+    return {key: Counter(monkeypatch, name) for key, name in names.items()}
+
+
+def done(work):
+    counts = [counter.calls for counter in work.values()]
+    for counter in work.values():
+        counter.calls = 0
+    return counts
+
+
+def picture_bytes(damaged=False):
+    file = io.BytesIO()
+    Image.effect_noise((40, 20), 80).save(file, "PNG")
+    return file.getvalue()[: 400 if damaged else None]
+
+
+def mixed_rows(ids):
+    """Every fourth has no box; of every fourth, two later, the picture ends too early."""
+    for i in ids:
+        objects = {"bbox": [[0.0, 0, 9, 9]] if i % 4 else [], "category": [1] if i % 4 else []}
+        yield {"image_id": i, "image": {"bytes": picture_bytes(i % 4 == 2), "path": None}, "objects": objects}
+
+
+@pytest.mark.parametrize("shuffle", [0, 5])
+@pytest.mark.parametrize("options", [{}, {"on_bad_sample": "skip"}, {"augment": Augment()}, {"keep_empty": True}])
+@pytest.mark.parametrize("bound", [None, 20, 7])
+def test_nothing_is_done_twice(work, options, shuffle, bound):
+    """Twenty good rows; of a bounded stream, no row is opened that is not needed."""
+    data = samples(stream(20), shuffle=shuffle, max_samples=bound, **options)
+    count = len(list(data))
+    assert count == (bound or 20) and done(work) == [count] * 3
+    assert len(list(data.pictures())) == count and done(work) == [count] * 3
+
+
+@pytest.mark.parametrize("shuffle", [0, 5])
+@pytest.mark.parametrize(("keep_empty", "good"), [(False, 10), (True, 15)])
+def test_nothing_is_done_twice_for_rows_that_are_left_out(work, shuffle, keep_empty, good):
+    rows = datasets.IterableDataset.from_generator(mixed_rows, gen_kwargs={"ids": list(range(20))})
+    options = {"on_bad_sample": "skip", "shuffle": shuffle, "keep_empty": keep_empty}
+    data = samples(rows, **options)
+    assert len(list(data)) == good and done(work) == [20, 20, good + 5]
+    assert (data.report.bad_samples, data.report.skipped_images) == (5, 20 - 5 - good)
+    first = samples(rows, max_samples=4, **options)
+    ids = [int(target["image_id"]) for _, target in first]
+    last = max(ids)
+    assert sorted(ids) == [i for i in range(last + 1) if i % 4 in ((0, 1, 3) if keep_empty else (1, 3))]
+    assert done(work) == [last + 1, last + 1, 4 + sum(i % 4 == 2 for i in range(last))]
+
+
+def test_a_folder_is_opened_once(work, tmp_path):
+    """Pictures with COCO's JSON beside them, whose rows hold the paths of files."""
+    document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
+    for n in range(20):
+        (tmp_path / f"{n}.png").write_bytes(picture_bytes())
+        document["images"].append({"id": n, "file_name": f"{n}.png", "width": 40, "height": 20})
+        document["annotations"].append({"id": n, "image_id": n, "category_id": 1, "bbox": [0, 0, 9, 9]})
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    for options in ({}, {"on_bad_sample": "skip"}, {"on_bad_sample": "skip", "max_samples": 20, "shuffle": 6}):
+        assert len(list(samples(tmp_path, **options))) == 20 and done(work) == [20] * 3
+
+
+@pytest.mark.parametrize(("shuffle", "bound"), [(0, None), (6, None), (6, 20)])
+def test_windows_hold_undecoded_rows(work, shuffle, bound):
+    """When the first sample comes, its window is read, and one picture decoded."""
+    next(iter(samples(stream(20), shuffle=shuffle, max_samples=bound)))
+    assert done(work) == [max(1, shuffle) if bound else 1] * 2 + [1]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("bound", [1, 6, 9])
+def test_a_bound_counts_good_rows_over_workers(workers, bound):
+    """Four files of ten rows, half of which are good: at most five from each."""
+    rows = datasets.IterableDataset.from_generator(mixed_rows_of, gen_kwargs={"files": [0, 1, 2, 3]})
+    data = samples(rows, max_samples=bound, on_bad_sample="skip", shuffle=3)
+    ids = ids_of(DataLoader(data, batch_size=None, num_workers=workers))
+    assert len(ids) == len(set(ids)) == bound and all(i % 2 for i in ids)
+
+
+def mixed_rows_of(files):
+    for file in files:
+        yield from mixed_rows(range(10 * file, 10 * file + 10))
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("workers", [None, 1, 2, 4])
+@pytest.mark.parametrize("bound", [None, 0, 5, 7, 100])
+def test_ranks_and_workers_share_everything(monkeypatch, files, ranks, workers, bound):
+    """Whatever the numbers: each process by itself, in this one, and all of them together have each sample once."""
+    rows = datasets.IterableDataset.from_generator(mixed_rows_of, gen_kwargs={"files": list(range(files))})
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: ranks > 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    ids, left_out = [], 0
+    for rank, worker in itertools.product(range(ranks), range(workers or 1)):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        info = None if workers is None else WorkerInfo(id=worker, num_workers=workers, seed=0, dataset=None)
+        monkeypatch.setattr("torch.utils.data._utils.worker._worker_info", info)
+        data = samples(rows, max_samples=bound, on_bad_sample="skip")
+        ids += [int(target["image_id"]) for _, target in data]
+        left_out += data.report.bad_samples + data.report.skipped_images
+    good = [i for i in range(10 * files) if i % 2]
+    assert len(ids) == len(set(ids)) and set(ids) <= set(good)
+    if bound is None or bound >= len(good):
+        assert sorted(ids) == good and left_out == 5 * files
+    elif files % ranks or files <= (workers or 1):  # a file may hold less than its share of the bound
+        assert len(ids) <= bound
+    else:
+        assert len(ids) == bound
+
+
+def test_the_source_is_left_alone():
+    """It may be read by others: its epoch, order and place are what they were."""
+    source = stream(9)
+    data = samples(source, shuffle=4)
+    data.set_epoch(2)
+    place = [data.state_dict() for _ in zip(data, range(5), strict=False)][-1]
+    data.load_state_dict(place)
+    assert len(list(data)) == 4
+    assert [row["image_id"] for row in source] == list(range(9)) and source.epoch == 0

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from test_boxes import CountCalls
+from test_nms import CountCalls
 
 from frcnn_common import FasterRCNN, decode_boxes, detector
 from frcnn_common.boxes import clip_boxes

@@ -1,4 +1,4 @@
-"""The recipe of the GPU as far as it goes without one: COCO's rows from a Hub on the loopback, through training."""
+"""The Hub: what is said when it fails; and one on the loopback, from which the recipe of the GPU takes its steps."""
 
 import io
 import json
@@ -15,9 +15,9 @@ import torchvision
 from hub import Hub
 
 from frcnn_common import COCOStreamDataset
+from frcnn_common.hub import HUB_DATASET, StreamError, class_names, file_of, read_again
 from frcnn_common.openmoji import draw_scene, scene_stream
 from frcnn_common.recipes import RECIPES
-from frcnn_common.rows import HUB_DATASET
 from frcnn_common.runs import load_checkpoint
 
 SPLITS = {"train": (20, 4), "val": (5, 2)}  # rows, files
@@ -155,3 +155,87 @@ def test_the_recipe_trains(hub, side, amp, batch):
     assert changed == any(math.isfinite(entry["grad_norm"]) for entry in log)  # float16 skips steps that overflow
     assert bool(checkpoint["scaler"]) == (amp == "fp16")
     assert revisions(hub, start) == {hub.commit}
+
+
+def test_a_mistake_is_not_tried_again(monkeypatch):
+    """A wrong split, or other classes: at once, and without the advice to be patient."""
+    monkeypatch.setattr("frcnn_common.data.ask_hub", lambda name: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited"))
+
+    def bad_split(*_, **__):
+        raise ValueError('Bad split: val. Available splits: ["train"]')
+
+    monkeypatch.setattr(datasets, "load_dataset", bad_split)
+    with pytest.raises(StreamError, match="Bad split: val.*Are the name, the split and the revision right"):
+        next(iter(COCOStreamDataset("val")))
+    one_row = datasets.Dataset.from_dict({"objects": [{"category": [1]}]})
+    other = datasets.Features({"objects": {"category": datasets.List(datasets.ClassLabel(names=["Mask", "Gloves"]))}})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: one_row.cast(other))
+    with pytest.raises(StreamError, match="not COCO's classes but .*'Mask', 'Gloves'"):
+        next(iter(COCOStreamDataset(source="somebody/masks")))
+
+
+def test_class_names_where_there_are_none():
+    rows = datasets.Dataset.from_dict({"objects": [{"category": [1]}]})
+    assert class_names(rows) is None and class_names(datasets.IterableDataset.from_generator(list)) is None
+
+
+def breaking(error, at, times):
+    """`read_from` of the numbers to 5, which breaks on the way to one of them so many times."""
+    left = [times]
+
+    def read_from(place):
+        for number in range(place, 5):
+            if number == at and left[0]:
+                left[0] -= 1
+                raise error
+            yield number, number + 1
+
+    return read_from
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "retries", "waited", "message"),
+    [
+        (TimeoutError("slow"), 3, None, [1, 2, 4], None),
+        (TimeoutError("slow"), 9, 7, [1, 2, 4, 8, 16, 32, 60], "COCO, opening it: TimeoutError: slow. Tried 8 times"),
+        (ConnectionError("away"), 9, 0, [], "COCO, opening it: ConnectionError: away. Without a network"),
+        (ConnectionError("away"), 9, 1, [1], "Tried 2 times; retries=... makes it more patient"),
+        (FileNotFoundError("gone"), 9, None, [], "FileNotFoundError: gone. Are the name, the split and the revision"),
+    ],
+)
+def test_a_stream_is_read_again_where_that_can_help(monkeypatch, error, times, retries, waited, message):
+    seconds, numbers = [], []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", seconds.append)
+    rows = read_again(breaking(error, 2, times), 0, "COCO", retries)
+    if message is None:
+        assert [number for number, _ in rows] == [0, 1, 2, 3, 4]
+    else:
+        with pytest.raises(StreamError, match=message):
+            numbers += (number for number, _ in rows)
+    assert seconds == waited
+
+
+def test_whose_errors_are_told_and_whose_are_passed_on():
+    """Of a local file, at once, with its advice; of a stream of somebody else, as they are."""
+    with pytest.raises(StreamError, match="OSError: bad. Is the file whole"):
+        list(read_again(breaking(OSError("bad"), 2, 1), 0, "folder", local=True))
+    with pytest.raises(OSError, match="bad"):
+        list(read_again(breaking(OSError("bad"), 2, 1), 0, None))
+    with pytest.raises(KeyError):
+        list(read_again(breaking(KeyError("mine"), 2, 1), 0, "folder", local=True, passed_on=KeyError))
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_the_file_is_named(tmp_path, at_the_end):
+    """The damaged one of two, whether its end is missing or a page in its middle."""
+    for name in ("train-0", "train-1"):
+        datasets.Dataset.from_dict({"text": [f"{n:0100}" for n in range(100)]}).to_parquet(tmp_path / f"{name}.parquet")
+    rows = datasets.load_dataset("parquet", data_dir=str(tmp_path), split="train", streaming=True)
+    data = (tmp_path / "train-1.parquet").read_bytes()
+    damaged = data[:-100] if at_the_end else data[:10] + bytes(400) + data[410:]
+    (tmp_path / "train-1.parquet").write_bytes(damaged)
+    with pytest.raises(Exception) as error:  # pyarrow raises whatever it likes
+        list(rows)
+    assert file_of(error.value).endswith("train-1.parquet") and file_of(ValueError()) is None

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from frcnn_common import FasterRCNN
 from frcnn_common.boxes import box_iou
 from frcnn_common.constants import DEVICE
-from frcnn_common.data import to_input
 from frcnn_common.engine import Trainer
 from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
 from frcnn_common.metrics import evaluate, predict
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
 from frcnn_common.runs import save_checkpoint
+from frcnn_common.samples import to_input
 
 TINY = RECIPES["openmoji-tiny"]
 SMALL = replace(

@@ -24,9 +24,11 @@ from torchvision.ops.poolers import LevelMapper
 
 from frcnn_common import FPN, AnchorGenerator, RegionProposalNetwork, ResNet50, ROIAlign, RPNHead
 from frcnn_common import boxes as B
+from frcnn_common.anchors import assign_anchors
 from frcnn_common.constants import COURSE, TORCHVISION
+from frcnn_common.nms import batched_nms, nms
 from frcnn_common.roi import sample_rois
-from frcnn_common.rpn import assign_anchors, box_loss
+from frcnn_common.rpn import box_loss
 
 ROUNDING = {torch.float32: 1e-6, torch.float64: 2e-15}  # about eight units in the last place
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -111,7 +113,7 @@ def test_clip_boxes(parity, dtype, boxes, size):
 
 
 def compare_nms(parity, row, boxes, scores, iou_thr):
-    mine, theirs = B.nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr)
+    mine, theirs = nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr)
     parity(row, differing(mine, theirs), 0)
 
 
@@ -225,7 +227,7 @@ def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
     boxes, scores = (x.to(dtype) for x in scored)
     ids = data.draw(st.lists(st.sampled_from(IDS), min_size=len(boxes), max_size=len(boxes)))
     groups = torch.tensor(ids, dtype=torch.int64)
-    mine, theirs = B.batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
+    mine, theirs = batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
     parity("batched_nms, up to 20 boxes", differing(mine, theirs), 0)
 
 
@@ -235,7 +237,7 @@ def test_batched_nms_of_few_boxes(parity, dtype, scored, data, iou_thr):
 def test_batched_nms_keeps_the_same_box_in_each_group(parity, count, box, iou_thr):
     """Each box spans the whole range of coordinates: groups that are told apart by place must not even touch."""
     boxes, scores, groups = torch.tensor(box).float().repeat(count, 1), torch.zeros(count), torch.arange(count) % 100
-    mine = B.batched_nms(boxes, scores, groups, iou_thr)
+    mine = batched_nms(boxes, scores, groups, iou_thr)
     assert groups[mine].unique().numel() == 100
     parity("batched_nms, one box in 100 groups", differing(mine, group_by_group(boxes, scores, groups, iou_thr)), 0)
 
@@ -249,7 +251,7 @@ def test_batched_nms_of_many_boxes(parity, layout, count, seed, levels, iou_thr,
     groups = torch.randint(kinds, (count,), generator=torch.Generator().manual_seed(seed)) ** 3 - 7
     for dtype in DTYPES:
         boxes, scores = arrange(layout, count, seed).to(dtype), random_scores(count, levels, seed).to(dtype)
-        mine, theirs = B.batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
+        mine, theirs = batched_nms(boxes, scores, groups, iou_thr), group_by_group(boxes, scores, groups, iou_thr)
         parity("batched_nms, up to 2,500 boxes", differing(mine, theirs), 0)
 
 
@@ -429,7 +431,8 @@ def test_losses_of_anchors(parity, gt_boxes, seed):
     generator = torch.Generator().manual_seed(seed)
     logits, deltas = torch.randn(len(targets), len(anchors), 5, generator=generator).split((1, 4), dim=2)
     model = RegionProposalNetwork(RPNHead(1), None, rpn_batch=2 * len(anchors), conventions=TORCHVISION)
-    mine = model.compute_losses(anchors, logits[..., 0], deltas, targets)
+    sample = model.sample_anchors(anchors, targets)
+    mine = model.compute_losses(logits[..., 0][sample.places], deltas[sample.places], sample)
     peer = peer_rpn(model.rpn_batch)
     labels, matched = peer.assign_targets_to_anchors([anchors] * len(targets), targets)
     goals = peer.box_coder.encode(matched, [anchors] * len(targets))

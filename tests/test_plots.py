@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from frcnn_common.data import normalize
 from frcnn_common.metrics import evaluate_detections
 from frcnn_common.plots import (
     PALETTE,
@@ -23,6 +22,7 @@ from frcnn_common.plots import (
     show_grid,
     to_image,
 )
+from frcnn_common.samples import normalize
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

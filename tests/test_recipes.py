@@ -8,8 +8,8 @@ from torch import nn
 
 from frcnn_common import COCO_NAMES, FasterRCNN
 from frcnn_common.engine import lr_factor
+from frcnn_common.hub import HUB_REVISION
 from frcnn_common.recipes import RECIPES, Recipe, course_settings, current_recipe, memory_estimate
-from frcnn_common.rows import HUB_REVISION
 
 
 def test_the_environment_chooses(monkeypatch):

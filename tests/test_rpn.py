@@ -1,11 +1,11 @@
-"""Anchors, assignment, sampling, selection and losses of the region proposal network."""
+"""Head, selection and losses of the region proposal network."""
 
 import math
 
 import pytest
 import torch
 
-from frcnn_common import AnchorGenerator, RegionProposalNetwork, RPNHead, rpn
+from frcnn_common import AnchorGenerator, RegionProposalNetwork, RPNHead
 
 
 def small_rpn(**options):
@@ -18,58 +18,12 @@ def maps(batch=2, side=64):
     return [torch.randn(batch, 8, side // stride, side // stride) for stride in (8, 16)]
 
 
-def test_anchors_by_hand():
-    anchors = AnchorGenerator((8, 16), (0.25, 1.0), (4, 8))([torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 1)], (4, 8))
-    expected = [
-        [0, -6, 4, 10], [-2, -2, 6, 6],  # cell 0, 0: ratio width / height 1/4, then 1
-        [4, -6, 8, 10], [2, -2, 10, 6],  # cell 0, 1
-        [0, -12, 8, 20], [-4, -4, 12, 12],  # the next level
-    ]  # fmt: skip
-    torch.testing.assert_close(anchors, torch.tensor(expected).float())
-
-
-def test_anchors_run_row_by_row():
-    anchors = AnchorGenerator((4,), (1.0,), (10,))([torch.zeros(1, 1, 2, 3)], (20, 30))
-    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
-    assert centers.tolist() == [[5, 5], [15, 5], [25, 5], [5, 15], [15, 15], [25, 15]]
-
-
-def test_wrong_number_of_levels_is_refused():
-    with pytest.raises(ValueError, match="2 and 3"):
-        AnchorGenerator((8, 16), strides=(4, 8, 16))
-    with pytest.raises(ValueError, match="expected 5 feature maps, got 1"):
-        AnchorGenerator()([torch.zeros(1, 1, 1, 1)], (4, 4))
-
-
 def test_head_starts_near_nothing():
     head = RPNHead(64, 3)
     assert head.cls.weight.std().item() == pytest.approx(0.01, rel=0.3)
     assert not head.cls.bias.any() and not head.box.bias.any() and not head.conv.bias.any()
     cls_outs, box_outs = head([torch.rand(2, 64, 5, 7)])
     assert cls_outs[0].shape == (2, 3, 5, 7) and box_outs[0].shape == (2, 12, 5, 7)
-
-
-def test_unreachable_object_forces_no_anchor():
-    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
-    labels, _ = rpn.assign_anchors(anchors, torch.tensor([[80.0, 80, 90, 90]]))
-    assert labels.tolist() == [0, 0]
-
-
-def test_best_anchor_is_forced_however_modest():
-    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
-    labels, _ = rpn.assign_anchors(anchors, torch.tensor([[8.0, 8, 12, 12]]))
-    assert labels.tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(
-    ("positives", "negatives", "drawn"), [(3, 1000, (3, 253)), (500, 1000, (128, 128)), (2, 5, (2, 5))]
-)
-def test_negatives_fill_up(positives, negatives, drawn):
-    labels = torch.tensor([1] * positives + [0] * negatives + [-1] * 50)
-    chosen = rpn.subsample(labels, 256, 0.5)
-    assert tuple(len(indices) for indices in chosen) == drawn
-    for indices, label in zip(chosen, (1, 0), strict=True):
-        assert len(indices.unique()) == len(indices) and (labels[indices] == label).all()
 
 
 def test_image_without_objects_gives_finite_loss():
@@ -80,13 +34,19 @@ def test_image_without_objects_gives_finite_loss():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def losses_over_all(model, anchors, logits, deltas, targets):
+    """From what a head says of every anchor, `[B, A]` and `[B, A, 4]`."""
+    sample = model.sample_anchors(anchors, targets)
+    return model.compute_losses(logits[sample.places], deltas[sample.places], sample)
+
+
 def test_losses_by_hand():
     """Two anchors, one object: both numbers follow from the definitions."""
     model = small_rpn()
     anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}]
     logits, deltas = torch.tensor([[2.0, -1.0]]), torch.zeros(1, 2, 4)
-    losses = model.compute_losses(anchors, logits, deltas, targets)
+    losses = losses_over_all(model, anchors, logits, deltas, targets)
     # positives: -log sigmoid(2), negatives: -log(1 - sigmoid(-1)); the goal is tx = 0.1, below beta = 1/9
     expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
     torch.testing.assert_close(losses["rpn_cls"], torch.tensor(expected))
@@ -98,8 +58,9 @@ def test_losses_are_averaged_over_images():
     anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     targets = [{"boxes": torch.tensor([[1.0, 0, 11, 10]])}, {"boxes": torch.tensor([[50.0, 50, 60, 65]])}]
     logits, deltas = torch.tensor([[2.0, -1.0], [0.3, 0.7]]), torch.rand(2, 2, 4)
-    both = model.compute_losses(anchors, logits, deltas, targets)
-    single = [model.compute_losses(anchors, logits[i : i + 1], deltas[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    both = losses_over_all(model, anchors, logits, deltas, targets)
+    parts = [(logits[i : i + 1], deltas[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    single = [losses_over_all(model, anchors, *part) for part in parts]
     for name in ("rpn_cls", "rpn_box"):
         torch.testing.assert_close(both[name], (single[0][name] + single[1][name]) / 2)
 

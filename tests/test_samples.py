@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from frcnn_common import COCOStreamDataset
-from frcnn_common.data import clean_boxes, denormalize, to_rgb
-from frcnn_common.rows import BadSample
+from frcnn_common.samples import Augment, BadSample, OpenRow, clean_boxes, denormalize, normalize, to_rgb, to_sample
 
 ORIENTATION = 0x0112
 
@@ -350,3 +349,86 @@ def test_a_box_that_resizing_would_flatten_is_dropped():
 def test_to_rgb_leaves_rgb_alone():
     image = Image.effect_noise((9, 9), 80).convert("RGB")
     assert to_rgb(image).tobytes() == image.tobytes()
+
+
+def test_boxes_are_corners():
+    """The documented row of image 9, 640 × 480: read as x y w h, this box would end at y = 661."""
+    row = {"image_id": 9, "objects": {"bbox": [[1.08, 187.69, 612.67, 473.53]], "category": [45]}}
+    target, dropped, clipped = clean_boxes(row, (480, 640))
+    torch.testing.assert_close(target["boxes"], torch.tensor([[1.08, 187.69, 612.67, 473.53]]))
+    assert target["labels"].tolist() == [46] and (dropped, clipped) == (0, 0)
+
+
+def test_pixels_are_pillows_bicubic_and_normalized():
+    """A picture that is no file yet, as a source of one's own may have it."""
+    picture = Image.effect_noise((30, 20), 80).convert("RGB")
+    sample = next(iter(dataset(row(None, image=picture), img_size=24)))
+    expected = picture.resize((24, 24), Image.Resampling.BICUBIC)
+    assert pixels(sample).numpy().tobytes() == expected.tobytes()
+    values = torch.from_numpy(np.array(expected)).permute(2, 0, 1).double() / 255  # the contract's formula
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).double()[..., None, None]
+    torch.testing.assert_close(sample[0].double(), (values - mean) / std, atol=1e-6, rtol=0)
+
+
+def test_normalize_by_hand():
+    white = normalize(torch.ones(3, 1, 1)).flatten()
+    torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+@pytest.mark.parametrize(
+    ("box", "category", "message"),
+    [
+        ([300.0, 190.0, 280.0, 250.0], 0, "image 9.*reversed"),
+        ([float("nan"), 0.0, 1.0, 1.0], 0, "image 9.*not finite"),
+        ([700.0, 0.0, 710.0, 1.0], 0, "image 9.*outside the image of 640×480"),
+        ([0.0, 0.0, 1.0, 1.0], 80, "image 9: category outside 0…79: 80"),
+    ],
+)
+def test_impossible_boxes_are_refused_by_name(box, category, message):
+    with pytest.raises(ValueError, match=message):
+        clean_boxes({"image_id": 9, "objects": {"bbox": [box], "category": [category]}}, (480, 640))
+
+
+def square_sample():
+    """A white square on black, and its box."""
+    image = torch.zeros(3, 32, 32)
+    image[:, 4:12, 2:10] = 1
+    return image, {"boxes": torch.tensor([[2.0, 4, 10, 12]]), "labels": torch.tensor([5])}
+
+
+def test_mirrored_by_hand():
+    image, target = Augment(flip=1.0)(*square_sample())
+    assert target["boxes"].tolist() == [[22.0, 4.0, 30.0, 12.0]] and target["labels"].tolist() == [5]
+    assert torch.equal(image, square_sample()[0].flip(2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_go_along_with_the_picture(seed):
+    torch.manual_seed(seed)
+    image, target = Augment(scales=(0.5, 2.0))(*square_sample())
+    assert image.shape == (3, 32, 32) and len(target["boxes"]) == len(target["labels"])
+    bright = (image[0] > 0.5).nonzero()
+    if len(target["boxes"]) == 0:
+        assert len(bright) == 0
+    else:
+        seen = torch.cat([bright.amin(0).flip(0), bright.amax(0).flip(0) + 1]).float()
+        assert (target["boxes"][0] - seen).abs().max() <= 1
+        assert target["boxes"].min() >= 0 and target["boxes"].max() <= 32
+
+
+def test_one_row_is_a_sample_or_a_bad_one():
+    """Without a stream: the same sample; and bytes that end too early are found out by whoever asks for pixels."""
+    good = row(PNG, [(0, 0, 20, 10)], [3])
+    image, target = to_sample(OpenRow(good, 8, metadata=True))
+    (same, others), *_ = dataset(good, metadata=True)
+    assert torch.equal(image, same) and target.keys() == others.keys()
+    assert all(torch.equal(target[key], others[key]) for key in target)
+    half = OpenRow(row(PNG[: len(PNG) // 2]), 8)
+    with pytest.raises(BadSample, match="image 5: the picture cannot be decoded"):
+        to_sample(half)
+
+
+def test_a_picture_is_decoded_at_the_first_call_alone():
+    opened = OpenRow(row(PNG), 8)
+    assert opened.decode() is opened.decode() and opened.decode().size == (8, 8)
+    assert OpenRow(row(PNG)).decode().size == (40, 40)

@@ -21,7 +21,8 @@ SITE = ROOT / "_build/html"
 PATIENCE = 3_600_000  # milliseconds
 NAMES = {  # the promised names, by the module that defines them
     "constants": "IMG_SIZE NUM_CLASSES DEVICE IMAGENET_MEAN IMAGENET_STD COCO_NAMES",
-    "boxes": "box_iou encode_boxes decode_boxes nms batched_nms",
+    "boxes": "box_iou encode_boxes decode_boxes",
+    "nms": "nms batched_nms",
     "data": "COCOStreamDataset frcnn_collate_fn",
     "backbone": "Bottleneck ResNet50 FPN",
     "rpn": "AnchorGenerator RPNHead RegionProposalNetwork",

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import json
-import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -82,7 +81,8 @@ def main(folder):
     """Measure the weights of a run and write the card's figures."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     checkpoint = load_checkpoint(folder / f"step_{log[-1]['step']:08}.pt")
-    shutil.copy(folder / "weights.safetensors", SHIPPED)
+    weights = (folder / "weights.safetensors").read_bytes()
+    write_atomically(SHIPPED, lambda file: file.write(weights))
     recipe = RECIPES[checkpoint["recipe"]["name"]]
     predictions, targets = predict(Detector.load("tiny").model, recipe.loader("val", metadata=True))
     evaluation, breakdown = evaluate_detections(predictions, targets), error_breakdown(predictions, targets)
@@ -96,7 +96,7 @@ def main(folder):
         "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
         "objects": sum(len(row["labels"]) for row in targets),
         "scenes": len(targets),
-        "sha256": hashlib.sha256(Path(SHIPPED).read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights).hexdigest(),
         "pycocotools": twelve_numbers(evaluation.summary(), predictions, targets),
         "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
         "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},

@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
-CORE = ("constants", "distributed", "boxes", "rows", "data", "weights", "backbone", "rpn", "roi", "detector")
+CORE = (
+    "constants", "distributed", "boxes", "nms", "hub", "formats", "folders", "samples", "data",
+    "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
+)  # fmt: skip
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
 The core of `frcnn_common` {version}, joined by `make export` from the modules of the same names; do not edit it here.

@@ -12,10 +12,10 @@ from sphinx.util.docutils import SphinxDirective
 
 SECTIONS = {
     "Constants": ["constants"],
-    "Box utilities": ["boxes"],
+    "Box utilities": ["boxes", "nms"],
     "Data pipeline": ["data"],
     "Backbone": ["backbone"],
-    "Detection head and model": ["rpn", "roi", "detector"],
+    "Detection head and model": ["anchors", "rpn", "roi", "detector"],
 }
 
 

@@ -1,0 +1,127 @@
+"""Suppression against hand values and properties; test_parity_ops.py has the comparison with torchvision at length."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from strategies import GRID, arrange, box_sets
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from frcnn_common.boxes import box_iou
+from frcnn_common.nms import batched_nms, nms
+
+
+@given(box_sets(GRID), st.sampled_from((0.0, 0.3, 0.5, 0.7, 1.0)), st.randoms(use_true_random=False))
+def test_nms_equals_torchvision(boxes, iou_thr, random):
+    scores = torch.tensor([random.randrange(5) / 4 for _ in boxes])
+    for dtype in (torch.float32, torch.float64):
+        mine = nms(boxes.to(dtype), scores.to(dtype), iou_thr)
+        assert torch.equal(mine, torchvision.ops.nms(boxes.to(dtype), scores.to(dtype), iou_thr))
+
+
+def test_nms_threshold_between_two_floats():
+    """An overlap equal to float32(0.3) is above the number 0.3 and must suppress, as it does in torchvision."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 3]])
+    assert box_iou(boxes, boxes)[0, 1].item() > 0.3
+    assert torch.equal(
+        nms(boxes, torch.tensor([0.9, 0.8]), 0.3), torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.3)
+    )
+
+
+class CountCalls(TorchDispatchMode):
+    """How many operations there were, and the most numbers that one of them returned."""
+
+    calls, largest = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.largest = max([self.largest, *(tensor.numel() for tensor in tensors)])
+        return result
+
+
+def counted(boxes, scores, iou_thr=0.5):
+    with CountCalls() as counter:
+        nms(boxes, scores, iou_thr)
+    return counter
+
+
+def scattered(count):
+    corners = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * 300
+    return torch.cat([corners, corners + 40], dim=1)
+
+
+def chain(count):
+    """Each box overlaps the next by 0.6: every second one stays, and whether it does depends on all before it."""
+    return torch.tensor([0.0, 0, 100, 10]) + 25 * torch.arange(count)[:, None] * torch.tensor([1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("boxes", [scattered, chain])
+def test_nms_takes_no_step_per_box(boxes):
+    def calls(count):
+        return counted(boxes(count), torch.linspace(1, 0, count)).calls
+
+    assert calls(2000) - calls(400) < 1600 / 4
+
+
+def test_a_chain_by_hand():
+    assert nms(chain(3000), torch.linspace(1, 0, 3000), 0.5).tolist() == list(range(0, 3000, 2))
+
+
+@pytest.mark.parametrize("layout", ["scattered", "clustered", "one pile", "identical", "of all sizes"])
+def test_no_table_of_all_pairs(layout):
+    """Of 8,000 boxes there are 64 million pairs; nothing is larger than the boxes or one piece of a table."""
+    boxes = arrange(layout, 8000, 0).float()
+    scores = torch.rand(8000, generator=torch.Generator().manual_seed(1))
+    assert counted(boxes, scores).largest <= 2**16
+
+
+def test_a_crowd_behind_spread_out_boxes():
+    """The best thousand touch nothing, so the neighbors are searched, and the crowd behind them is found out there."""
+    places = 1000 * torch.arange(1000.0)[:, None]
+    spread_out = torch.cat([places, places, places + 50, places + 50], dim=1)
+    crowd = arrange("one pile", 3000, 0).float() - 500
+    boxes, scores = torch.cat([spread_out, crowd]), torch.linspace(1, 0, 4000)
+    kept = nms(boxes, scores, 0.7)
+    assert torch.equal(kept, torchvision.ops.nms(boxes, scores, 0.7))
+    assert kept[:1000].tolist() == list(range(1000))
+
+
+def test_the_area_of_a_large_box_in_half_precision():
+    """300 × 300 is above the largest float16. The second box lies a sixth further right: an overlap of 250 of 350."""
+    boxes = torch.tensor([[0.0, 0, 300, 300], [50, 0, 350, 300]], dtype=torch.float16)
+    scores = torch.tensor([0.9, 0.8])
+    assert nms(boxes, scores, 0.7).tolist() == [0] and nms(boxes, scores, 0.72).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("count", [3, 1000])
+def test_boxes_of_nothing_suppress_nothing(count):
+    """NaN is no number, and a box that is inside out has no inside: neither drops another, neither is dropped."""
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(count, 1)
+    boxes[0], boxes[1] = torch.tensor([0, 0, torch.nan, 10]), torch.tensor([10.0, 0, 0, 10])
+    assert nms(boxes, torch.linspace(1, 0, count), 0.5).tolist() == [0, 1, 2]
+    groups = torch.arange(count) % 3
+    assert batched_nms(boxes, torch.linspace(1, 0, count), groups, 0.5).tolist() == [0, 1, *range(2, min(count, 5))]
+
+
+def test_kept_indices_serve_autograd():
+    boxes = scattered(300).requires_grad_()
+    kept = nms(boxes, torch.rand(300), 0.5)
+    boxes[kept].sum().backward()
+    assert not kept.requires_grad and boxes.grad.count_nonzero() == 4 * len(kept)
+
+
+def test_without_boxes():
+    nothing = torch.empty(0, 4)
+    for kept in (nms(nothing, torch.empty(0), 0.5), batched_nms(nothing, torch.empty(0), torch.empty(0).long(), 0.5)):
+        assert kept.dtype == torch.int64 and kept.shape == (0,)
+
+
+def test_nms_names_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"boxes \[N, 4\].*got \[3, 5\]"):
+        nms(torch.zeros(3, 5), torch.zeros(3), 0.5)
+    with pytest.raises(ValueError, match=r"groups \[N\], got \[3, 4\], \[3\], \[2\]"):
+        batched_nms(torch.zeros(3, 4), torch.zeros(3), torch.zeros(2), 0.5)
