@@ -118,46 +118,52 @@ def test_negative_max_samples_is_refused():
         COCOStreamDataset(max_samples=-1)
 
 
+RANK_CASES = [  # samples, bound, workers, shuffle
+    (12, None, 0, 0),
+    (13, None, 2, 0),
+    (12, 5, 0, 0),
+    (12, 6, 2, 0),
+    (12, None, 2, 4),
+    (13, None, 0, 4),
+    (12, 5, 0, 4),
+]
 RANK_PROGRAM = """
-import os, sys, torch, datasets
+import json, os, sys, torch, datasets
 sys.path.insert(0, os.environ["TESTS"])
-from test_data import make_rows, samples, ids_of
+from test_data import RANK_CASES, make_rows, samples, ids_of
 from torch.utils.data import DataLoader
 torch.distributed.init_process_group("gloo", init_method="file://" + os.environ["MEET"],
                                      rank=int(sys.argv[1]), world_size=2)
-rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(int(sys.argv[2])))})
-bound = None if sys.argv[3] == "None" else int(sys.argv[3])
-data = samples(rows, max_samples=bound, shuffle=int(sys.argv[5]))
-print(ids_of(DataLoader(data, batch_size=None, num_workers=int(sys.argv[4]))))
+for count, bound, workers, shuffle in RANK_CASES:
+    rows = datasets.IterableDataset.from_generator(make_rows, gen_kwargs={"ids": list(range(count))})
+    data = samples(rows, max_samples=bound, shuffle=shuffle)
+    print(json.dumps(ids_of(DataLoader(data, batch_size=None, num_workers=workers))))
 torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("count", "bound", "workers", "shuffle"),
-    [
-        (12, None, 0, 0),
-        (13, None, 2, 0),
-        (12, 5, 0, 0),
-        (12, 6, 2, 0),
-        (12, None, 2, 4),
-        (13, None, 0, 4),
-        (12, 5, 0, 4),
-    ],
-)
-def test_each_sample_once_over_ranks(tmp_path, count, bound, workers, shuffle):
-    environment = os.environ | {"TESTS": os.path.dirname(__file__), "MEET": str(tmp_path / "meet")}
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory):
+    """By case: what each of two processes has seen."""
+    environment = os.environ | {
+        "TESTS": os.path.dirname(__file__),
+        "MEET": str(tmp_path_factory.mktemp("ranks") / "meet"),
+    }
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK_PROGRAM, *map(str, (rank, count, bound, workers, shuffle))],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", RANK_PROGRAM, str(n)], env=environment, stdout=subprocess.PIPE, text=True
         )
-        for rank in range(2)
+        for n in range(2)
     ]
-    parts = [eval(rank.communicate(timeout=3600)[0]) for rank in ranks]
+    seen = [[json.loads(line) for line in rank.communicate(timeout=3600)[0].splitlines()] for rank in ranks]
+    return dict(zip(RANK_CASES, zip(*seen, strict=True), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RANK_CASES, ids=lambda case: "-".join(map(str, case)))
+def test_each_sample_once_over_ranks(of_two_ranks, case):
+    count, bound, *_ = case
+    parts = of_two_ranks[case]
     together = sorted(parts[0] + parts[1])
     assert len(together) == len(set(together)) == (count if bound is None else bound)
     assert parts[0] and parts[1]

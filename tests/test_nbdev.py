@@ -94,13 +94,28 @@ def clone(origin, tmp_path):
         (["nbdev_test", "--path", BOXES], "Success."),
         (["nbdev_test", "--path", "nbs/chapters"], "No files were eligible for testing"),
         (["nbdev_trust"], ""),
-        (["nbdev_prepare"], "Success."),
+        pytest.param(["nbdev_prepare"], "Success.", marks=pytest.mark.long),
     ],
     ids=["export", "clean", "test", "test of chapters", "trust", "prepare"],
 )
 def test_a_command_changes_nothing(clone, command, says):
     here = clone()
     assert says in here.run(*command)
+    here.check()
+
+
+@pytest.mark.slow
+def test_preparing_a_commit_changes_nothing(clone):
+    """`nbdev_prepare` on two pages: all the others are as long as their run by nbval."""
+    here = clone()
+    few = [here.folder / BOXES, here.folder / "nbs/api/00_constants.ipynb"]
+    hidden = [path for path in (here.folder / "nbs/api").glob("*.ipynb") if path not in few]
+    for path in hidden:
+        path.rename(here.folder / path.name)
+    assert "Success." in here.run("nbdev_prepare")
+    for path in hidden:
+        (here.folder / path.name).rename(path)
+    here.run("nbdev_export")
     here.check()
 
 

@@ -159,7 +159,7 @@ def compare(pair, images, parity, name):
             parity(f"whole model, {name}: scores", scores, SCORE, 1)
 
 
-@pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)])
 def test_detections_equal_torchvisions_at_400(pair, parity, count):
     images = [smooth_image(*size, seed) for seed, size in enumerate(sizes(count))]
     compare(pair, batches(images), parity, "400 px")
