@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import intersection_and_union
+from .boxes import box_area, intersection_and_union
 
 # %% ../nbs/api/04_nms.ipynb #f1587ae4
 def _keep(first: list[int], second: list[int], count: int) -> Tensor:
@@ -30,11 +30,11 @@ _TABLE_ON_GPU = 2**23  # 32 MiB
 
 def _as_columns(boxes, groups):
     """`[5, N]`: x1, y1, x2, y2 and area of each box; `[6, N]` with its group, if there are groups."""
-    x1, y1, x2, y2 = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(1)
-    columns = [x1, y1, x2, y2, (x2 - x1) * (y2 - y1)]
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    columns = [boxes.T, box_area(boxes)[None]]
     if groups is not None:
-        columns.append(torch.unique(groups, return_inverse=True)[1].to(x1.dtype))
-    return torch.stack(columns)
+        columns.append(torch.unique(groups, return_inverse=True)[1].to(boxes.dtype)[None])
+    return torch.cat(columns)
 
 
 def _entries(columns):
@@ -83,7 +83,7 @@ def _settle_best(columns, count, threshold, is_behind):
     kept = _as_rows(block.index_select(1, best))
     pieces = others.split(_entries(columns) // len(best), dim=1)
     suppressors = torch.cat([_overlaps(kept, piece, threshold).sum(dim=0) for piece in pieces])
-    return best, suppressors.eq_(0).nonzero()[:, 0].add_(count)
+    return best, (suppressors == 0).nonzero()[:, 0].add_(count)
 
 # %% ../nbs/api/04_nms.ipynb #2a96f7c1
 _MANY_PAIRS = 2**16
