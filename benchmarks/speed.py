@@ -26,7 +26,8 @@ CONDITIONS = {
     "inputs": "the same tensors; whole models start behind torchvision's own transform, which pads 400 pixels to 416",
     "weights": "the same random weights, batch norm frozen on both sides, no activation recomputed on either",
     "agreement": "proposals, detections, kept boxes, values and gradients are compared before anything is timed",
-    "memory": "a fresh process for each side: the peak of the second call, above what is resident before it",
+    "memory": "a fresh process for each side: the peak of the second call, above what is resident before it; where "
+    "that is less than a mebibyte on either side, the most that tensors and Python's objects take during a call",
 }
 
 
@@ -37,7 +38,7 @@ def ask(task, **request):
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]  # this tree's frcnn_common
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"}
     env |= {"KINETO_LOG_LEVEL": "99"}  # the profiler's chatter
-    if task == "memory":
+    if task in ("memory", "allocations"):
         env["OMP_WAIT_POLICY"] = "passive"  # two at a time: idle threads must not spin
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -56,10 +57,10 @@ def answer(task, builder="", calls=(), side=None, sides=None, profile=False, **t
     for args in calls:
         measure.prepare()
         built = build(*args)
-        if task == "memory":
+        if task in ("memory", "allocations"):
             work = built.work[side]
             del built
-            answers.append(measure.peak_memory(work))
+            answers.append({"memory": measure.peak_memory, "allocations": measure.peak_allocated}[task](work))
         else:
             work = {name: built.work[name] for name in sides or built.work}
             samples = measure.take_turns(work, **turns)
@@ -112,25 +113,28 @@ def measure_rows(rows, quick):
         result = asdict(row) | found | {"medians": medians(found["samples"])}
         result["ratio"] = ratios(found["samples"], first, row.peer)
         if inside:
-            peaks = _peaks(row.builder, [row.args], [first, row.peer])
-            result["peak"] = {side: peak[0] for side, peak in peaks.items()}
-            result["ratio"]["memory"] = _memory_ratio(result["peak"][first], result["peak"][row.peer])
+            peak = _peak(row.builder, row.args, [first, row.peer])
+            result["peak"] = peak
+            result["ratio"]["memory"] = round(peak[first]["work"] / peak[row.peer]["work"], 4)
         result["verdict"] = verdict(result)
         print(line(result), flush=True)
         results.append(result)
     return results
 
 
-def _peaks(builder, calls, sides):
+def _peaks(builder, calls, sides, task="memory"):
     """Each side's memory, two processes at a time."""
     with ThreadPoolExecutor(2) as pool:
-        peaks = pool.map(lambda side: ask("memory", builder=builder, calls=calls, side=side), sides)
+        peaks = pool.map(lambda side: ask(task, builder=builder, calls=calls, side=side), sides)
         return dict(zip(sides, peaks, strict=True))
 
 
-def _memory_ratio(ours, theirs):
-    """None where a side needs less than a megabyte: pages, not work."""
-    return round(ours["work"] / theirs["work"], 4) if min(ours["work"], theirs["work"]) > 2**20 else None
+def _peak(builder, args, sides):
+    """Each side's memory in one call; by what it allocates, where a side takes less than a megabyte of pages."""
+    peaks = _peaks(builder, [args], sides)
+    if min(peak[0]["work"] for peak in peaks.values()) < 2**20:
+        peaks = _peaks(builder, [args], sides, task="allocations")
+    return {side: peak[0] for side, peak in peaks.items()}
 
 
 def measure_ideas(ideas):
@@ -161,7 +165,7 @@ def measure_curves(curves):
         result = asdict(curve) | {"x": x, "wall": wall, "samples": [point["samples"] for point in found]}
         result["exponent"] = {side: fitted_exponent(x, wall[side]) for side in sides}
         if curve.memory:
-            peaks = _peaks(curve.builder, calls, sides)
+            peaks = _peaks(curve.builder, calls, sides, task="allocations")
             result["peak"] = {side: [peak["work"] for peak in peaks[side]] for side in sides}
         print(f"{curve.title} against {curve.axis}: exponents {result['exponent']}", flush=True)
         results.append(result)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .constants import COCO_NAMES, IMG_SIZE
+from .distributed import process_rank
 from .folders import folder_rows
 from .hub import HUB_DATASET, HUB_REVISION, StreamError, ask_hub, hub_rows, read_again
 from .samples import BadSample, OpenRow, to_sample
@@ -48,9 +49,7 @@ def _divide(rows, max_samples):
 
     if "image" in (rows.features or ()):
         rows = rows.cast_column("image", Image(decode=False))
-    rank, ranks = 0, 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, ranks = process_rank()
     by_turns = max_samples is not None and rows.num_shards % ranks > 0
     part = (0, 1) if by_turns else (rank, ranks)
     share, worker = _share(max_samples, rows.num_shards, *part), get_worker_info()

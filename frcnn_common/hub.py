@@ -194,7 +194,7 @@ def read_again(read_from, place, origin: str | None, retries: int | None = None,
     local : bool
         Whether the stream reads files of this machine, which will not be better the second time.
 
-    passed_on : tuple of type
+    passed_on : type or tuple of type
         Errors that do not come from the stream.
 
     Yields

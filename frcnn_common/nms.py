@@ -36,12 +36,17 @@ def _as_columns(boxes, groups):
     return torch.stack(columns)
 
 
-def _overlaps(columns_a, columns_b, threshold):
+def _as_rows(columns):
+    """What `columns` holds, each of it as `[N, 1]`: the first argument of `_overlaps`."""
+    return columns.unsqueeze(2).unbind()
+
+
+def _overlaps(rows, columns, threshold):
     """`[A, B]`: 1 where boxes of one group overlap by more than the threshold, 0 elsewhere."""
-    a, b = columns_a.unsqueeze(2).unbind(), columns_b.unbind()
-    inter, union = intersection_and_union(a[:5], b[:5])
+    columns = columns.unbind()
+    inter, union = intersection_and_union(rows[:5], columns[:5])
     above = inter.div_(union).gt_(threshold)
-    return above.mul_((a[5] - b[5]).eq_(0)) if len(a) > 5 else above
+    return above.mul_((rows[5] - columns[5]).eq_(0)) if len(rows) > 5 else above
 
 
 def _round_down(value, dtype):
@@ -53,16 +58,24 @@ def _round_down(value, dtype):
 _BLOCK = 128  # boxes at a time: the pairs among them fill half a table
 
 
-def _pairs(columns, threshold):
+def _is_behind(columns):
+    """A square table, no larger than one may be: 1 where the column comes after the row, 0 elsewhere."""
+    numbers = torch.arange(min(math.isqrt(_TABLE), columns.shape[1]), dtype=columns.dtype, device=columns.device)
+    return (numbers - numbers[:, None]).gt_(0)  # triu_ would start threads, however small the table is
+
+
+def _pairs(columns, threshold, is_behind):
     """Pairs of boxes that overlap by more than the threshold, sorted: the first of each, and the second."""
-    return _overlaps(columns, columns, threshold).triu_(1).nonzero().T.tolist()
+    count = columns.shape[1]
+    table = _overlaps(_as_rows(columns), columns, threshold).mul_(is_behind[:count, :count])
+    return table.nonzero().T.tolist()
 
 
-def _settle_best(columns, count, threshold):
+def _settle_best(columns, count, threshold, is_behind):
     """Numbers of the boxes that are kept among the best `count`, and of the boxes behind these that stay open."""
     block, others = columns[:, :count], columns[:, count:]
-    best = _keep(*_pairs(block, threshold), count).nonzero()[:, 0].to(columns.device)
-    kept = block.index_select(1, best)
+    best = _keep(*_pairs(block, threshold, is_behind), count).nonzero()[:, 0].to(columns.device)
+    kept = _as_rows(block.index_select(1, best))
     pieces = others.split(_TABLE // len(best), dim=1)
     suppressors = torch.cat([_overlaps(kept, piece, threshold).sum(dim=0) for piece in pieces])
     return best, suppressors.eq_(0).nonzero()[:, 0].add_(count)
@@ -76,10 +89,12 @@ def _near_pairs(columns, threshold):
     by_left, ends = _runs(columns, threshold)
     columns, first, second, count = columns.index_select(1, by_left), [], [], 0
     for start, end in zip(range(0, len(by_left), _BLOCK), ends, strict=True):
-        block = columns[:, start : start + _BLOCK]
+        block = _as_rows(columns[:, start : start + _BLOCK])
         for left in range(start, end, _TABLE // _BLOCK):
             right = min(left + _TABLE // _BLOCK, end)
-            table = _overlaps(block, columns[:, left:right], threshold).triu_(start - left + 1)
+            table = _overlaps(block, columns[:, left:right], threshold)
+            if left == start:
+                table.fill_diagonal_(0)  # a box and itself; the other pairs of a block come twice, which does no harm
             rows = table.sum(dim=1).nonzero()[:, 0]  # few: nonzero takes longer than the overlaps
             i, j = table.index_select(0, rows).nonzero().unbind(1)
             first.append(rows.index_select(0, i).add_(start))
@@ -153,10 +168,10 @@ def _suppress(boxes, scores, groups, iou_thr):
     if not len(order):
         return order
     columns = _as_columns(boxes, groups).index_select(1, order)
-    threshold = _round_down(iou_thr, columns.dtype)
+    threshold, is_behind = _round_down(iou_thr, columns.dtype), _is_behind(columns)
     kept, pairs, searched, count = [], None, False, _BLOCK // 2
     while pairs is None and len(order) ** 2 > _TABLE:
-        best, rest = _settle_best(columns, count, threshold)
+        best, rest = _settle_best(columns, count, threshold, is_behind)
         dropped = len(order) - count - len(rest)
         kept.append(order.index_select(0, best))
         columns, order = columns.index_select(1, rest), order.index_select(0, rest)
@@ -164,7 +179,7 @@ def _suppress(boxes, scores, groups, iou_thr):
             pairs, searched = _near_pairs(columns, threshold), True
         count = _BLOCK
     if pairs is None:
-        pairs = _pairs(columns, threshold)
+        pairs = _pairs(columns, threshold, is_behind)
     if len(order):
         kept.append(order[_keep(*pairs, len(order)).to(order.device)])
     return torch.cat(kept)

@@ -1,5 +1,6 @@
 """The benchmark: it runs, and what it has written is complete. No test looks at a clock."""
 
+import importlib
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 ROWS = [  # what the speed page promises to compare
     *("train-frozen", "train-all", "infer-400", "infer-800", "roi-forward", "roi-both", "rpn", "rpn-losses", "post"),
@@ -78,6 +80,29 @@ def test_the_page_has_no_figure_of_its_own(root):
     """Milliseconds, ratios and mebibytes come from the results, never from the text."""
     prose = re.sub(r"```\{code-cell\}.*?```", "", (root / "book/speed.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert not re.findall(r"\d+(?:\.\d+)? ?(?:ms|s|MiB|×|times|%)\b|\d\.\d", prose)
+
+
+def test_every_suppression_has_a_bar(monkeypatch, root):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    rows = [row for row in importlib.import_module("rows").ROWS if row.name.startswith("nms")]
+    assert len(rows) == 4 and all(row.time <= 1 for row in rows)
+
+
+def test_allocations_are_counted_to_the_byte(monkeypatch, root):
+    """Two vectors of 1,000 floats at once and a third after them, and a string of 5,000 characters."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    measure = importlib.import_module("measure")
+    ones = torch.ones(1000)
+
+    def work():
+        (ones + ones).add(ones)
+        torch.empty(1000)
+        return "a" * 5000
+
+    peak = measure.peak_allocated(work)
+    if not measure.CUDA:
+        assert peak["tensors"] == 8000
+    assert 5000 <= peak["objects"] < 10000 and peak["work"] == peak["tensors"] + peak["objects"]
 
 
 def test_a_row_runs(root):

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
+from importlib.metadata import distribution
 from pathlib import Path
 
 import nbformat
@@ -121,6 +124,15 @@ def test_a_notebook_saved_in_jupyter_is_clean(root, tmp_path, monkeypatch):
     clean_jupyter(path=str(path), model={"type": "notebook", "content": nb})
     nbformat.write(nb, path)
     assert path.read_text(encoding="utf-8") == stored
+
+
+def test_each_command_of_nbdev_is_explained_or_not_used(root):
+    """`nbdev_help` explains itself, and `nbdev_filter` is a part of the Quarto site."""
+    patterns = set(re.findall(r"`(nbdev_[a-z_*]+)", (root / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    commands = {script.name for script in distribution("nbdev").entry_points if script.name.startswith("nbdev_")}
+    assert len(commands) > 20
+    unnamed = {name for name in commands if not any(fnmatch(name, pattern) for pattern in patterns)}
+    assert unnamed <= {"nbdev_help", "nbdev_filter"}
 
 
 # ---------------------------------------------------------------------------------- hooks and merging

@@ -260,6 +260,62 @@ def test_chapters_store_results_to_compare(path):
     assert len(stored) >= wanted, f"{path.name} stores {len(stored)} results"
 
 
+# -------------------------------------------------------------------- a busy machine, several processes
+
+
+def test_no_test_looks_at_a_clock(root):
+    """And no time-out of one is shorter than an hour: what the machine's speed decides is asserted nowhere."""
+    for path in root.glob("tests/*.py"):
+        text = path.read_text(encoding="utf-8").replace("perf_counter|", "")
+        assert not re.search(r"\b(?:perf_counter|process_time|monotonic|time\.time)\(", text), path.name
+        short = [number for number in re.findall(r"\btimeout=(\d+)", text) if int(number) < 3600]
+        assert not short, f"{path.name}: a time-out of {short[0]} s"
+
+
+def test_no_notebook_asserts_how_long_something_took(root):
+    for path in notebooks.notebooks(root):
+        for line in (line for cell in notebooks.read(path)["cells"] for line in notebooks.source(cell).splitlines()):
+            assert not re.search(r"^\s*assert .*\b(?:seconds|minutes|milliseconds|took|perf_counter)\b", line), line
+
+
+def test_only_hanging_ends_the_execution_of_a_notebook(root, monkeypatch, capsys):
+    monkeypatch.delenv("FRCNN_RECIPE", raising=False)
+    notebooks.nbval()
+    assert re.findall(r"timeout=(\d+)", capsys.readouterr().out) == [str(notebooks.HOURS)] * 2
+    assert notebooks.HOURS == 4 * 3600
+    for name in ("ci", "gpu"):
+        jobs = yaml.safe_load((root / f".github/workflows/{name}.yml").read_text())["jobs"].values()
+        assert all(job.get("timeout-minutes", 240) >= 240 for job in jobs)
+
+
+SHARED = """
+import pytest
+@pytest.mark.parametrize("difference", {differences})
+def test_it(parity, difference):
+    parity("a sum", difference, 0.5)
+"""
+
+
+def test_processes_that_share_the_tests_print_one_table_and_one_summary(root, tmp_path):
+    (tmp_path / "conftest.py").write_text((root / "tests/conftest.py").read_text())
+    for name, differences in (("test_a.py", [0.1, 0.25]), ("test_b.py", [0.125])):
+        (tmp_path / name).write_text(SHARED.format(differences=differences))
+    lines = run("-m", "pytest", "--numprocesses=2", "--dist=loadfile", cwd=tmp_path).stdout.splitlines()
+    assert [line.split() for line in lines if line.startswith("a sum")] == [["a", "sum", "3", "0.25", "0.5"]]
+    assert len([line for line in lines if re.fullmatch(r"=+ 3 passed in [\d.]+s =+", line)]) == 1
+    assert lines[-1].startswith("=")
+
+
+def test_the_tests_share_the_processors_each_file_as_a_whole(root):
+    """With one thread each; the chapters first, which take longest."""
+    makefile = (root / "Makefile").read_text()
+    command = re.search(r"^PYTEST = (.*)$", makefile, re.MULTILINE)[1]
+    for part in ("OMP_NUM_THREADS=1 ", "--numprocesses=$(WORKERS)", "--dist=loadfile", "--no-loadscope-reorder"):
+        assert part in command
+    recipe = re.search(r"^test:.*\n\t(.*)$", makefile, re.MULTILINE)[1]
+    assert recipe.startswith("$(PYTEST) ") and recipe.endswith(" $(PAGES) tests")
+
+
 # ------------------------------------------------------------------------- commands, workflows, imports
 
 
