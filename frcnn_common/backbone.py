@@ -35,10 +35,10 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     Tensor
         `[B, out_channels, H', W']`.
     """
-    outputs, weights = len(x) * x[0, 0].numel() // math.prod(conv.stride), conv.weight[0].numel()  # for each channel
     fixed = not norm.training and getattr(norm, "running_var", None) is not None
     if not fixed:
         return norm(conv(x))
+    outputs, weights = len(x) * x[0, 0].numel() // math.prod(conv.stride), conv.weight[0].numel()  # for each channel
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     if weights > outputs:
@@ -244,6 +244,6 @@ class FPN(nn.Module):
         laterals = [lateral(c) for lateral, c in zip(self.lateral, features, strict=True)]
         sums = [laterals[-1]]
         for lateral in laterals[-2::-1]:
-            sums.insert(0, lateral + F.interpolate(sums[0], size=lateral.shape[-2:], mode="nearest"))
+            sums.insert(0, lateral.add_(F.interpolate(sums[0], size=lateral.shape[-2:], mode="nearest")))
         levels = [output(total) for output, total in zip(self.output, sums, strict=True)]
         return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]

@@ -16,7 +16,7 @@ from .boxes import clip_boxes, decode_boxes, encode_boxes
 from .checks import check_image_sizes, check_images, check_live_norm, read_targets
 from .constants import COURSE, TORCHVISION
 from .distributed import mean_count
-from .nms import batched_nms
+from .nms import best_kept
 from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
 from .rpn import RegionProposalNetwork, RPNHead, box_loss, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
@@ -220,5 +220,5 @@ class FasterRCNN(nn.Module):
         boxes = clip_boxes(decode_boxes(proposals[region], deltas[region, label], **settings), image_size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= self.MIN_SIDE).all(dim=1)
         boxes, scores, label = boxes[large], scores[large], label[large]
-        kept = batched_nms(boxes, scores, label, self.nms_thr)[: self.max_dets]
+        kept = best_kept(boxes, scores, label, self.nms_thr, self.max_dets)
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}

@@ -136,10 +136,10 @@ class ROIAlign(nn.Module):
         (x1, y1), (x2, y2) = start.unbind(1), end.maximum(start + self.conventions.min_roi).unbind(1)
         rows, row_weights = self._neighbors(y1, y2, heights)  # [K, out, 4]
         columns, column_weights = self._neighbors(x1, x2, widths)  # [K, out, 4]
-        rows = first_row[:, None, None] + rows * widths[:, None, None]
+        rows, columns = (first_row[:, None, None] + rows * widths[:, None, None]).int(), columns.int()
         index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # [K, out, out, 4, 4]
         weight = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
-        return index.flatten(3).int(), weight.flatten(3)
+        return index.flatten(3), weight.flatten(3)
 
     def _neighbors(self, start: Tensor, end: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """The four map indices of every bin along one axis (2 samples × 2 neighbors), and their weights."""
@@ -174,7 +174,10 @@ class TwoMLPHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, out, out]` → `[N, fc_dim]`."""
-        x = F.relu(self.fc1(x.flatten(1)), inplace=True)
+        weight = self.fc1.weight
+        if len(x) > len(weight):  # ROIAlign hands channels on last: turn the weights instead, there are fewer of them
+            x, weight = x.permute(0, 2, 3, 1), weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        x = F.relu(F.linear(x.flatten(1), weight, self.fc1.bias), inplace=True)
         return F.relu(self.fc2(x), inplace=True)
 
 # %% ../nbs/api/15_roi.ipynb #b41802b3

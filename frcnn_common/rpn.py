@@ -16,7 +16,7 @@ from .anchors import assign_anchors, subsample
 from .boxes import check_boxes, clip_boxes, decode_boxes, encode_boxes
 from .constants import COURSE
 from .distributed import mean_count
-from .nms import batched_nms
+from .nms import best_kept
 
 # %% ../nbs/api/14_rpn.ipynb #538c154c
 class RPNHead(nn.Module):
@@ -224,7 +224,7 @@ class RegionProposalNetwork(nn.Module):
             boxes = clip_boxes(decode_boxes(anchors[chosen], delta[chosen], clamp=clamp), size)
             large = ((boxes[:, 2:] - boxes[:, :2]) >= self.min_sz).all(dim=1).nonzero()[:, 0]
             boxes, scores, level = boxes[large], scores[chosen[large]], levels[large]
-            kept = batched_nms(boxes, scores, level, self.nms_thr)[: int(self.post_nms * share)]
+            kept = best_kept(boxes, scores, level, self.nms_thr, int(self.post_nms * share))
             proposals.append(boxes[kept])
         return proposals
 
