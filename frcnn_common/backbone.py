@@ -160,8 +160,7 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck) and module.bn3.weight.requires_grad:
                 nn.init.zeros_(module.bn3.weight)
-        self._untouched = self.stem[0].weight.detach().clone()
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_untouched", None))
+        self._random_row = self.stem[0].weight.detach()[0, 0, 0].clone()  # seven numbers: are they still there?
 
     def _freeze(self, trainable_layers, norm):
         stages = [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
@@ -181,13 +180,17 @@ class ResNet50(nn.Module):
             )
         return stage(x)
 
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self._random_row = None
+
     def _warn_if_random(self):
-        first = self.stem[0].weight
-        if self._untouched is None or not self.training or first.requires_grad:
+        first, random_row = self.stem[0].weight, self._random_row
+        if random_row is None or not self.training or first.requires_grad:
             return
-        if torch.equal(first.detach().to(self._untouched), self._untouched):
+        if torch.equal(first.detach()[0, 0, 0], random_row.to(first)):
             warnings.warn("the backbone is frozen but no weights were loaded: it stays random", stacklevel=3)
-        self._untouched = None
+        self._random_row = None
 
 
 class _ConvNorm(nn.Sequential):

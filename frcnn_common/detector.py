@@ -134,8 +134,8 @@ class FasterRCNN(nn.Module):
     def to_torchvision(self, num_classes=None):
         """Weights with which torchvision's `fasterrcnn_resnet50_fpn` computes what this model computes.
 
-        `num_classes` and the state dict are those of `detector_to_torchvision`. Raises a `ValueError` also if this model
-        has other conventions than torchvision's.
+        `num_classes` and the state dict are those of `detector_to_torchvision`. Raises a `ValueError` also if this
+        model has other conventions than torchvision's.
         """
         if self.conventions != TORCHVISION:
             raise ValueError(

@@ -91,7 +91,8 @@ class ROIAlign(nn.Module):
         proposals : list of Tensor
             B tensors `[K_i, 4]`, corner boxes in pixels.
         image_size : tuple of int
-            Not needed: the scale of level k is exactly 1 / 2^k, also where a map was rounded up.
+            `(H, W)` of the batch. Part of the promised signature; the result does not depend on it, since the scale of
+            level k is exactly 1 / 2^k, also where a map was rounded up.
 
         Returns
         -------

@@ -129,7 +129,7 @@ class RegionProposalNetwork(nn.Module):
     head : RPNHead
         Scores anchors.
     anchor_gen : AnchorGenerator
-        Makes them.
+        Generates the anchors that the head scores.
     pre_nms : int
         Best anchors kept on each level before suppression.
     post_nms : int
@@ -262,7 +262,8 @@ class RegionProposalNetwork(nn.Module):
             cls_counts = sample.batch * images.bincount()[images]  # for each term, how many its image has
             box_counts = sample.batch * 4 * images[positive].bincount()[images[positive], None]
         rpn_cls = F.binary_cross_entropy_with_logits(logits, positive.to(logits), reduction="none")
-        return {"rpn_cls": (rpn_cls / cls_counts).sum(), "rpn_box": box_loss(deltas[positive], sample.goals, box_counts)}
+        rpn_box = box_loss(deltas[positive], sample.goals, box_counts)
+        return {"rpn_cls": (rpn_cls / cls_counts).sum(), "rpn_box": rpn_box}
 
 
 def box_loss(deltas: Tensor, goals: Tensor, count: int | None = None) -> Tensor:

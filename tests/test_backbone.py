@@ -1,10 +1,13 @@
 """Backbone and pyramid: shapes, what frozen means, checkpointing, and torchvision as the peer."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from frcnn_common import FPN, Bottleneck, ResNet50, backbone
 
@@ -72,9 +75,14 @@ def test_norm_frozen_fixes_every_norm():
     assert not any(p.requires_grad for name, p in model.named_parameters() if ".bn" in name)
 
 
-def test_frozen_random_backbone_warns_once():
-    model = ResNet50(width=8, trainable_layers=1)
-    images = torch.rand(2, 3, 64, 64)
+@pytest.mark.parametrize(
+    "passed_on",
+    [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), nn.Module.double],
+    ids=["as it is", "copied", "pickled", "in double precision"],
+)
+def test_frozen_random_backbone_warns_once(passed_on):
+    model = passed_on(ResNet50(width=8, trainable_layers=1))
+    images = torch.rand(2, 3, 64, 64).to(model.stem[0].weight)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.eval()(images)  # inference is not the place to complain
@@ -86,7 +94,7 @@ def test_frozen_random_backbone_warns_once():
         model(images)
 
 
-@pytest.mark.parametrize("route", ["state_dict", "outer", "copy", "nothing frozen"])
+@pytest.mark.parametrize("route", ["state_dict", "outer", "copy", "another parameter", "nothing frozen"])
 def test_no_warning_where_weights_came_by_any_route(route):
     model = ResNet50(width=8, trainable_layers=5 if route == "nothing frozen" else 1)
     if route == "state_dict":
@@ -95,10 +103,19 @@ def test_no_warning_where_weights_came_by_any_route(route):
         outer = torch.nn.ModuleDict({"backbone": model})
         outer.load_state_dict(outer.state_dict())
     elif route == "copy":
-        model.stem[0].weight.data.copy_(torch.rand_like(model.stem[0].weight))
+        with torch.no_grad():
+            model.stem[0].weight.copy_(torch.rand_like(model.stem[0].weight))
+    elif route == "another parameter":
+        model.stem[0].weight = nn.Parameter(torch.rand_like(model.stem[0].weight), requires_grad=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.train()(torch.rand(2, 3, 64, 64))
+
+
+def test_the_warning_costs_no_copy_of_the_weights():
+    model = ResNet50(width=8)
+    held = [value for value in vars(model).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.numel() for value in held) <= 7
 
 
 @pytest.fixture
