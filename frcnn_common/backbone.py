@@ -171,8 +171,7 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck) and module.bn3.weight.requires_grad:
                 nn.init.zeros_(module.bn3.weight)
-        self._untouched = self.stem[0].weight.detach().clone()
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_untouched", None))
+        self._random = _first_numbers(self.stem[0].weight)
 
     def _freeze(self, trainable_layers, norm):
         stages = [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
@@ -194,11 +193,22 @@ class ResNet50(nn.Module):
 
     def _warn_if_random(self):
         first = self.stem[0].weight
-        if self._untouched is None or not self.training or first.requires_grad:
+        if self._random is None or not self.training or first.requires_grad:
             return
-        if torch.equal(first.detach().to(self._untouched), self._untouched):
+        if self._random == _first_numbers(first):
             warnings.warn("the backbone is frozen but no weights were loaded: it stays random", stacklevel=3)
-        self._untouched = None
+        self._random = None
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        """What `load_state_dict` calls, of this module and of every one around it."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if f"{prefix}stem.0.weight" in state_dict:
+            self._random = None
+
+
+def _first_numbers(weight):
+    """Enough to know whether a weight is still the random one; none where it has no numbers yet."""
+    return [] if weight.is_meta else weight.detach().flatten()[:8].tolist()
 
 
 class _ConvNorm(nn.Sequential):
