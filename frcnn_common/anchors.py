@@ -103,12 +103,10 @@ def assign_anchors(anchors: Tensor, gt_boxes: Tensor, pos_thr=0.7, neg_thr=0.3) 
         return zeros, zeros.clone()
     iou = box_iou(gt_boxes, anchors)  # [G, A]
     best, matches = iou.max(dim=0)
-    labels = torch.full_like(matches, -1)
-    labels[best < neg_thr] = 0
-    labels[best >= pos_thr] = 1
-    best_of_gt = iou.max(dim=1, keepdim=True).values  # [G, 1]
-    labels[((iou == best_of_gt) & (iou > 0)).any(dim=0)] = 1
-    return labels, matches
+    best_of_gt = iou.amax(dim=1, keepdim=True)  # [G, 1]
+    forced = (iou == torch.where(best_of_gt > 0, best_of_gt, torch.inf)).any(dim=0)
+    labels = torch.where(best < neg_thr, 0, -1)
+    return labels.masked_fill_(forced | (best >= pos_thr), 1), matches
 
 # %% ../nbs/api/13_anchors.ipynb #ead088b4
 def subsample(labels: Tensor, size: int, pos_frac: float, generator=None) -> tuple[Tensor, Tensor]:

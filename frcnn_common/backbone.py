@@ -37,13 +37,24 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """
     fixed = not norm.training and getattr(norm, "running_var", None) is not None
     if not fixed:
-        return norm(conv(x))
+        return norm(_convolve(x, conv))
     outputs, weights = len(x) * x[0, 0].numel() // math.prod(conv.stride), conv.weight[0].numel()  # for each channel
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     if weights > outputs:
         return torch.addcmul(shift.view(-1, 1, 1), conv(x), scale.view(-1, 1, 1))
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding)
+
+
+def _convolve(x, conv):
+    """`conv(x)`, by oneDNN also where PyTorch has a slower routine: for a small batch, a 1 × 1 kernel and one thread.
+
+    A dilation makes it choose oneDNN. To a kernel of one cell it means nothing, so it is for training alone: no exported
+    model shall have it.
+    """
+    if conv.training and conv.kernel_size == (1, 1) and x.device.type == "cpu":
+        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, dilation=2)
+    return conv(x)
 
 # %% ../nbs/api/13_backbone.ipynb #f4322f92
 class Bottleneck(nn.Module):
@@ -160,7 +171,7 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck) and module.bn3.weight.requires_grad:
                 nn.init.zeros_(module.bn3.weight)
-        self._random_row = self.stem[0].weight.detach()[0, 0, 0].clone()  # seven numbers: are they still there?
+        self._random = _first_numbers(self.stem[0].weight)
 
     def _freeze(self, trainable_layers, norm):
         stages = [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
@@ -180,17 +191,24 @@ class ResNet50(nn.Module):
             )
         return stage(x)
 
-    def _load_from_state_dict(self, *args):
-        super()._load_from_state_dict(*args)
-        self._random_row = None
-
     def _warn_if_random(self):
-        first, random_row = self.stem[0].weight, self._random_row
-        if random_row is None or not self.training or first.requires_grad:
+        first = self.stem[0].weight
+        if self._random is None or not self.training or first.requires_grad:
             return
-        if torch.equal(first.detach()[0, 0, 0], random_row.to(first)):
+        if self._random == _first_numbers(first):
             warnings.warn("the backbone is frozen but no weights were loaded: it stays random", stacklevel=3)
-        self._random_row = None
+        self._random = None
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        """What `load_state_dict` calls, of this module and of every one around it."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if f"{prefix}stem.0.weight" in state_dict:
+            self._random = None
+
+
+def _first_numbers(weight):
+    """Enough to know whether a weight is still the random one; none where it has no numbers yet."""
+    return [] if weight.is_meta else weight.detach().flatten()[:8].tolist()
 
 
 class _ConvNorm(nn.Sequential):
@@ -244,7 +262,7 @@ class FPN(nn.Module):
 
     def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
         """One tuple `(c2, c3, c4, c5)` → list `[p2, p3, p4, p5, p6]`, each `[B, out_channels, H_l, W_l]`."""
-        laterals = [lateral(c) for lateral, c in zip(self.lateral, features, strict=True)]
+        laterals = [_convolve(c, lateral) for lateral, c in zip(self.lateral, features, strict=True)]
         sums = [laterals[-1]]
         for lateral in laterals[-2::-1]:
             sums.insert(0, lateral.add_(F.interpolate(sums[0], size=lateral.shape[-2:], mode="nearest")))

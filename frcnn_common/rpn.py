@@ -239,6 +239,7 @@ class RegionProposalNetwork(nn.Module):
 
     def sample_anchors(self, anchors, targets) -> AnchorSample:
         """Assign the anchors of each image to its objects, and draw those that the losses are computed on."""
+        anchors = anchors.T.contiguous().T  # by columns in memory, as overlaps are computed
         chosen, positive, goals = [], [], []
         for target in targets:
             gt_boxes = target["boxes"].to(anchors)
