@@ -49,7 +49,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 def _convolve(x, conv):
     """`conv(x)`, by oneDNN also where PyTorch has a slower routine: for a small batch, a 1 × 1 kernel and one thread.
 
-    A dilation makes it choose oneDNN. To a kernel of one cell it means nothing, so it is for training alone: no exported
+    A dilation makes it choose oneDNN. To a kernel of one cell it means nothing. It is for training alone: no exported
     model shall have it.
     """
     if conv.training and conv.kernel_size == (1, 1) and x.device.type == "cpu":
