@@ -37,7 +37,7 @@ class _WeightedRows(torch.autograd.Function):
 
 
 def weighted_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of rows, with a gradient for the table.
+    """Weighted sums of rows, with a gradient for the table and, where they want one, for the weights.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ def weighted_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Tensor
         `[N, C]`.
     """
+    if weight.requires_grad:  # boxes that are learned through the pixels: torch's own, slower gradient knows both
+        return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
     return _WeightedRows.apply(table, index, weight)
 
 # %% ../nbs/api/16_roi.ipynb #da594597
