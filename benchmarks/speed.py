@@ -95,10 +95,9 @@ def verdict(row):
     """met, missed, or empty where there is no bar."""
     if row["time"] is None:
         return ""
-    met = row["ratio"]["wall"] <= row["time"]
-    if row["memory"] is not None and row["ratio"].get("memory") is not None:
-        met = met and row["ratio"]["memory"] <= row["memory"]
-    return "met" if met else "missed"
+    bars = {"wall": row["time"], "cpu": row["cpu"], "memory": row["memory"]}
+    ratio = row["ratio"]
+    return "missed" if any(bar and ratio.get(name, 0) > bar for name, bar in bars.items()) else "met"
 
 
 # --- Measurements -----------------------------------------------------------------------------------------------------
