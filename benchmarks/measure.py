@@ -129,6 +129,13 @@ def peak_memory(work):
     return {"held": held, "peak": peak, "work": max(peak - held, 0)}
 
 
+def ten_steps(work):
+    """What `peak_memory` says of a call, and the seconds of ten more, in a process that does nothing else."""
+    memory = peak_memory(work)
+    wall, cpu = zip(*(timed(work) for _ in range(10)), strict=True)
+    return {"memory": memory, "wall": wall, "cpu": cpu}
+
+
 def peak_allocated(work):
     """Bytes that one call allocates, after one to warm up, at their most: to the byte, where pages are too coarse.
 

@@ -1,12 +1,17 @@
 """Whole models: a training step and inference, from the batch that torchvision's own transform hands on."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from inputs import OURS, THEIRS, Sides, assert_same_boxes, assert_same_detections, picture, scenes
 from measure import DEVICE
-from peers import same_weights, torchvision_model, torchvision_step
+from peers import AroundOurBackbone, same_weights, torchvision_model, torchvision_step
 from torchvision.models.detection.image_list import ImageList
+
+from frcnn_common.data import frcnn_collate_fn
+from frcnn_common.engine import Trainer
+from frcnn_common.recipes import RECIPES
 
 CHANNELS_LAST = "torchvision, channels_last"
 
@@ -87,6 +92,20 @@ def _step(model, losses, autocast):
         optimizer.zero_grad()
 
     return step
+
+
+def tiny_training():
+    """A step of the small recipe as `Trainer` makes it, on one thread; the peer stands around the same backbone."""
+    torch.set_num_threads(1)
+    recipe = replace(RECIPES["openmoji-tiny"], lr=1e-6)
+    batch = frcnn_collate_fn(list(recipe.dataset("train", recipe.batch_size)))
+    model = recipe.model()
+    peer = AroundOurBackbone(model, recipe)
+    trainers = {OURS: Trainer(model.train(), recipe), THEIRS: Trainer(peer.train(), recipe)}
+    losses = {name: trainer.train_step([batch])["loss"] for name, trainer in trainers.items()}
+    assert abs(losses[OURS] - losses[THEIRS]) < 0.1 * losses[THEIRS], losses  # other samples, other conventions
+    work = {name: lambda trainer=trainer: trainer.train_step([batch]) for name, trainer in trainers.items()}
+    return Sides(work, {f"loss {name}": round(loss, 4) for name, loss in losses.items()})
 
 
 @torch.no_grad()

@@ -148,7 +148,8 @@ def rpn_losses(batch=4):
     targets = scenes(batch, 400)
 
     def run_ours(rpn=ours):
-        return list(rpn.compute_losses(anchors[0], logits, deltas, targets).values())
+        sample = rpn.sample_anchors(anchors[0], targets)
+        return list(rpn.compute_losses(logits[sample.places], deltas[sample.places], sample).values())
 
     def run_theirs():
         labels, matched = theirs.assign_targets_to_anchors(anchors, targets)

@@ -1,10 +1,15 @@
 """torchvision's detector, ready to be compared: random weights that find many things, and the same weights in ours."""
 
+import copy
+
 import torch
 from measure import DEVICE
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from frcnn_common.detector import FasterRCNN
@@ -68,6 +73,38 @@ def _spread_the_scores(peer, batch):
     layer = peer.roi_heads.box_predictor.cls_score
     layer.weight.mul_(2 / (hidden @ layer.weight.T).std(dim=0).mean())
     layer.bias.copy_(-(hidden @ layer.weight.T).mean(dim=0))
+
+
+class AroundOurBackbone(nn.Module):
+    """torchvision's detector around a copy of our backbone and pyramid, with the sizes of a recipe; gives losses."""
+
+    def __init__(self, model, recipe):
+        super().__init__()
+        options, channels = recipe.model_options, model.fpn.output[0].out_channels
+        backbone = _Maps(copy.deepcopy(model.backbone), copy.deepcopy(model.fpn))
+        backbone.out_channels = channels
+        self.detector = TorchvisionFasterRCNN(
+            backbone,
+            rpn_anchor_generator=AnchorGenerator([(side,) for side in options["anchor_sizes"]], [(0.5, 1.0, 2.0)] * 5),
+            rpn_pre_nms_top_n_train=options["pre_nms"],
+            rpn_post_nms_top_n_train=options["post_nms"],
+            box_head=TwoMLPHead(channels * 49, options["fc_dim"]),
+            box_predictor=FastRCNNPredictor(options["fc_dim"], 81),
+            box_batch_size_per_image=model.roi_batch,
+            box_positive_fraction=model.roi_pos_frac,
+        )
+        peer_head, head = self.detector.rpn.head, model.rpn.head
+        for theirs, ours in ((peer_head.conv[0][0], head.conv), (peer_head.cls_logits, head.cls)):
+            theirs.load_state_dict(ours.state_dict())
+
+    def forward(self, images, targets):
+        batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
+        return torchvision_step(self.detector, batch, targets)[2]
+
+
+class _Maps(nn.Sequential):
+    def forward(self, images):
+        return {str(level): fmap for level, fmap in enumerate(super().forward(images))}
 
 
 class Given(nn.Module):

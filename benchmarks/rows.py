@@ -25,6 +25,8 @@ class Row:
         The side that ours is divided by.
     turns : int
         How many times each side is measured, at least.
+    alone : bool
+        Whether each side is measured in processes of its own, of ten steps each, that take turns.
     """
 
     name: str
@@ -37,12 +39,13 @@ class Row:
     memory: float | None = None
     peer: str = "torchvision"
     turns: int = 7
+    alone: bool = False
 
 
 ROWS = [
     Row(
         "train-frozen",
-        "training step with SGD's, 400 px, batch 2, stem and layers 1–3 frozen",
+        "training and SGD step, 400 px, batch 2, stem, layers 1–3 frozen",
         "models.training",
         (1,),
         time=0.75,
@@ -50,8 +53,26 @@ ROWS = [
         memory=1.0,
     ),
     Row(
+        "train-frozen-alone",
+        "the same, each side in processes of its own",
+        "models.training",
+        (1,),
+        time=0.8,
+        cpu=0.8,
+        memory=1.0,
+        turns=2,
+        alone=True,
+    ),
+    Row(
+        "train-tiny",
+        "training step of `openmoji-tiny`, batch 8, one thread",
+        "models.tiny_training",
+        time=1.0,
+        memory=1.0,
+    ),
+    Row(
         "train-all",
-        "training step with SGD's, 400 px, batch 2, all stages trained",
+        "training and SGD step, 400 px, batch 2, all stages trained",
         "models.training",
         (5,),
         time=0.95,

@@ -31,6 +31,9 @@ CONDITIONS = {
 }
 
 
+MEASURES = {"memory": "peak_memory", "allocations": "peak_allocated", "alone": "ten_steps"}  # of one side alone
+
+
 # --- Child processes --------------------------------------------------------------------------------------------------
 def ask(task, **request):
     """Have a fresh process do a task; its answer."""
@@ -57,10 +60,10 @@ def answer(task, builder="", calls=(), side=None, sides=None, profile=False, **t
     for args in calls:
         measure.prepare()
         built = build(*args)
-        if task in ("memory", "allocations"):
+        if task in MEASURES:
             work = built.work[side]
             del built
-            answers.append({"memory": measure.peak_memory, "allocations": measure.peak_allocated}[task](work))
+            answers.append(getattr(measure, MEASURES[task])(work))
         else:
             work = {name: built.work[name] for name in sides or built.work}
             samples = measure.take_turns(work, **turns)
@@ -107,18 +110,33 @@ def measure_rows(rows, quick):
     for row in rows:
         turns = {"at_least": 3, "budget": 0.0} if quick else {"at_least": row.turns}
         inside = not quick and not row.builder.startswith("pipeline")
-        found = ask("time", builder=row.builder, calls=[row.args], profile=inside, **turns)[0]
+        if row.alone:
+            found = _taking_turns(row, 1 if quick else row.turns)
+        else:
+            found = ask("time", builder=row.builder, calls=[row.args], profile=inside, **turns)[0]
         first = next(iter(found["samples"]))
         result = asdict(row) | found | {"medians": medians(found["samples"])}
         result["ratio"] = ratios(found["samples"], first, row.peer)
         if inside:
-            peak = _peak(row.builder, row.args, [first, row.peer])
+            peak = found.get("peak") or _peak(row.builder, row.args, [first, row.peer])
             result["peak"] = peak
             result["ratio"]["memory"] = round(peak[first]["work"] / peak[row.peer]["work"], 4)
         result["verdict"] = verdict(result)
         print(line(result), flush=True)
         results.append(result)
     return results
+
+
+def _taking_turns(row, turns):
+    """Each side in a fresh process, again and again, in alternating order; the memory is that of the last."""
+    samples, peak = {side: {"wall": [], "cpu": []} for side in ("ours", row.peer)}, {}
+    for turn in range(turns):
+        for side in samples if turn % 2 == 0 else reversed(samples):
+            taken = ask("alone", builder=row.builder, calls=[row.args], side=side)[0]
+            peak[side] = taken.pop("memory")
+            for clock, seconds in taken.items():
+                samples[side][clock] += seconds
+    return {"samples": samples, "peak": peak, "found": {}, "hot_spots": []}
 
 
 def _peaks(builder, calls, sides, task="memory"):

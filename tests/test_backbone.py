@@ -66,6 +66,20 @@ def test_frozen_statistics_stay_fixed():
     assert changed == {"layer4"}
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_a_convolution_and_its_live_norm(kernel, stride):
+    """1 × 1 kernels take a way of their own in training: the same numbers and gradients."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 6, kernel, stride, padding=kernel // 2, bias=False)
+    norm = torch.nn.BatchNorm2d(6)
+    x = torch.randn(2, 4, 9, 7, requires_grad=True)
+    both = [out(x) for out in (lambda x: norm(conv(x)), lambda x: backbone.conv_norm(x, conv, norm))]
+    torch.testing.assert_close(*both)
+    gradients = [torch.autograd.grad(out.sin().sum(), [x, conv.weight, norm.weight]) for out in both]
+    for expected, value in zip(*gradients, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_norm_frozen_fixes_every_norm():
     model = loaded(norm="frozen").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

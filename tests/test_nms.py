@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from frcnn_common.boxes import box_iou
-from frcnn_common.nms import batched_nms, nms
+from frcnn_common.nms import batched_nms, best_kept, nms
 
 
 @given(box_sets(GRID), st.sampled_from((0.0, 0.3, 0.5, 0.7, 1.0)), st.randoms(use_true_random=False))
@@ -118,6 +118,23 @@ def test_boxes_of_nothing_suppress_nothing(count):
     assert nms(boxes, torch.linspace(1, 0, count), 0.5).tolist() == [0, 1, 2]
     groups = torch.arange(count) % 3
     assert batched_nms(boxes, torch.linspace(1, 0, count), groups, 0.5).tolist() == [0, 1, *range(2, min(count, 5))]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 60, 1000])
+def test_the_best_that_are_kept(limit):
+    """Ties among the scores, groups, and crowds of which few survive: always the beginning of the whole list."""
+    torch.manual_seed(limit)
+    for spread in (20, 400):
+        corners = torch.rand(700, 2) * spread
+        boxes = torch.cat([corners, corners + 10 + 40 * torch.rand(700, 2)], dim=1)
+        scores, groups = (torch.rand(700) * 20).round() / 20, torch.randint(3, (700,))
+        expected = batched_nms(boxes, scores, groups, 0.5)[:limit]
+        assert torch.equal(best_kept(boxes, scores, groups, 0.5, limit), expected)
+
+
+def test_the_best_of_nothing():
+    nothing = best_kept(torch.empty(0, 4), torch.empty(0), torch.empty(0).long(), 0.5, 10)
+    assert nothing.dtype == torch.int64 and nothing.shape == (0,)
 
 
 def test_kept_indices_serve_autograd():

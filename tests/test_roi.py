@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from frcnn_common import FastRCNNPredictor, ROIAlign, TwoMLPHead
-from frcnn_common.roi import sample_rois
+from frcnn_common.roi import sample_rois, weighted_rows
 
 
 def scene(dtype=torch.float32, batch=2, count=60, channels=5):
@@ -80,6 +80,38 @@ def test_no_copy_of_the_map_per_roi():
         out = ROIAlign()(fmaps, proposals, (203, 250))
     all_maps = sum(f.nbytes for f in fmaps)
     assert sum(kept) < 3 * out.nbytes + 3 * all_maps
+
+
+@pytest.mark.parametrize("index_type", [torch.int32, torch.int64])
+def test_gradient_of_weighted_rows(index_type):
+    """Rows that are read twice by one sum, by several sums, and never; against finite differences, and torch's own."""
+    torch.manual_seed(0)
+    table = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0, 0, 6, 2], [2, 1, 0, 6], [6, 6, 6, 6]], dtype=index_type)
+    weight = torch.randn(3, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda rows: weighted_rows(rows, index, weight), table)
+    flow = torch.randn(3, 3, dtype=torch.float64)
+    own = torch.nn.functional.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
+    both = [torch.autograd.grad(out, table, flow)[0] for out in (own, weighted_rows(table, index, weight))]
+    torch.testing.assert_close(*both)
+    assert not both[1][3:6].any()
+
+
+def test_no_sums_give_no_gradient():
+    table = torch.rand(4, 2, requires_grad=True)
+    sums = weighted_rows(table, torch.empty(0, 16, dtype=torch.int32), torch.empty(0, 16))
+    assert sums.shape == (0, 2)
+    assert not torch.autograd.grad(sums.sum(), table)[0].any()
+
+
+@pytest.mark.parametrize("regions", [3, 20])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_head_flattens_channel_by_channel(regions, layout):
+    """With fewer regions than it is wide and with more, whatever the layout."""
+    torch.manual_seed(0)
+    head, grid = TwoMLPHead(5 * 9, 8), torch.randn(regions, 5, 3, 3).to(memory_format=layout)
+    expected = head.fc2(head.fc1(grid.flatten(1)).relu()).relu()
+    torch.testing.assert_close(head(grid), expected)
 
 
 def test_head_and_predictor_start_as_promised():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from frcnn_common import AnchorGenerator, RegionProposalNetwork, RPNHead
+from frcnn_common.rpn import flatten_levels
 
 
 def small_rpn(**options):
@@ -32,6 +33,37 @@ def test_image_without_objects_gives_finite_loss():
     assert losses["rpn_box"].item() == 0 and losses["rpn_cls"].isfinite()
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_head_says_the_same_of_single_anchors(dtype):
+    """The same numbers and gradients as at all anchors, in every corner of maps of any shape, one anchor twice."""
+    torch.manual_seed(0)
+    head = RPNHead(6, 3).to(dtype)
+    torch.nn.init.normal_(head.conv.weight)
+    features = [torch.randn(2, 6, *side, dtype=dtype, requires_grad=True) for side in ((5, 4), (1, 3), (1, 1))]
+    images = torch.arange(2).repeat_interleave(3 * 24).repeat(2)
+    anchors = torch.arange(3 * 24).repeat(4)
+    cls_outs, box_outs = head(features)
+    everywhere = flatten_levels(cls_outs, 1)[..., 0], flatten_levels(box_outs, 4)
+    sources, found = [*features, *head.parameters()], []
+    for logits, deltas in ([out[images, anchors] for out in everywhere], head.at(features, images, anchors)):
+        assert logits.shape == (288,) and deltas.shape == (288, 4) and logits.dtype == deltas.dtype == dtype
+        found.append([logits, deltas, *torch.autograd.grad(logits.sin().sum() + deltas.cos().sum(), sources)])
+    for expected, value in zip(*found, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_losses_send_gradients_to_the_sampled_anchors_alone():
+    """One anchor of a map of many: only the nine cells that it sees hear of it."""
+    torch.manual_seed(0)
+    model = RegionProposalNetwork(RPNHead(8, 1), AnchorGenerator((16,), (1.0,), (8,)), rpn_batch=1)
+    torch.nn.init.uniform_(model.head.cls.weight)
+    features = [torch.rand(1, 8, 9, 9, requires_grad=True)]
+    _, losses = model(features, (72, 72), [{"boxes": torch.empty(0, 4), "generator": torch.Generator().manual_seed(3)}])
+    losses["rpn_cls"].backward()
+    rows, columns = features[0].grad.abs().sum(dim=(0, 1)).nonzero().unbind(1)
+    assert 0 < len(rows) <= 9 and rows.max() - rows.min() <= 2 and columns.max() - columns.min() <= 2
 
 
 def losses_over_all(model, anchors, logits, deltas, targets):
