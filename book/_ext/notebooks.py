@@ -1,7 +1,8 @@
 """Sphinx extension: the nbdev notebooks of this project as pages of a book.
 
 - An API page gets the signature and docstring of each public name, as a cross-reference target, above its source.
-- Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure.
+- Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
+  `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
 """
 
@@ -21,7 +22,9 @@ DIRECTIVE = re.compile(r"^#\s?\|.*\n?|^# ?NBVAL_\w+[ \t]*\n?", re.MULTILINE)
 DEFAULT_EXP = re.compile(r"^#\s?\|\s*default_exp\s+(\S+)", re.MULTILINE)
 EXPORT = re.compile(r"^#\s?\|\s*export\s*$", re.MULTILINE)
 HIDE = re.compile(r"^#\s?\|\s*hide\s*$", re.MULTILINE)
-FIGURE = re.compile(r"^#\s?\|\s*(label|fig-cap):\s*(.+)$", re.MULTILINE)
+FIGURE = re.compile(
+    r"^#\s?\|\s*(label|fig-cap|fig-alt):\s*(.+(?:\n#\s?\|\s{2,}.+)*)$", re.MULTILINE
+)
 OWN_NAME = re.compile(r"(\{py:\w+\}`)(?=frcnn_common\.)")  # shown without its module
 TORCH_PATH = re.compile(r"\btorch\.(nn|optim(?:\.lr_scheduler)?|utils\.data)\.(?:[a-z_]+\.)+(?=[A-Z])")
 
@@ -65,8 +68,10 @@ def shown_cells(cells):
             yield {"cell_type": "markdown", "id": f"documentation-{number}", "metadata": {}, "source": text}
         tags = cell["metadata"].get("tags", []) + ["remove-cell"] * bool(HIDE.search(source))
         shown = cell | {"source": DIRECTIVE.sub("", source), "metadata": {"tags": tags}}
-        if figure := dict(FIGURE.findall(source)):
+        if figure := {key: re.sub(r"\n#\s?\|\s+", " ", text) for key, text in FIGURE.findall(source)}:
             shown["metadata"]["mystnb"] = {"figure": {"name": figure["label"], "caption": figure["fig-cap"]}}
+            if "fig-alt" in figure:
+                shown["metadata"]["mystnb"]["image"] = {"alt": figure["fig-alt"]}
         yield shown
 
 
