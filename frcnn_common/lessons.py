@@ -69,17 +69,20 @@ class Answer:
 
     Attributes
     ----------
-    part : str
+    name : str
         The part's name.
     ok : bool
         Whether it is right; the answer itself is true then, too.
     message : str
         What was printed.
+    part : callable or None
+        What a page goes on with: yours if it is right, otherwise the library's.
     """
 
-    part: str
+    name: str
     ok: bool
     message: str
+    part: Callable | None = None
 
     def __bool__(self) -> bool:
         return self.ok
@@ -250,6 +253,6 @@ def _answer(name, mine):
         return Answer(str(name), False, _unknown(name))
     if not callable(mine):
         what = f"{name} itself, not what it returns: check({name!r}, {name})"
-        return Answer(name, False, f"{name}: not yet. Hand over {what}.")
+        return Answer(name, False, f"{name}: not yet. Hand over {what}.", part.right)
     ok, message = _examine(part, mine)
-    return Answer(name, ok, f"{name}: {message}")
+    return Answer(name, ok, f"{name}: {message}", mine if ok else part.right)

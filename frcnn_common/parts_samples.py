@@ -110,7 +110,7 @@ def _with_repetition(labels, size=256, pos_frac=0.5):
 
 
 SUBSAMPLE = Part(
-    chapter=3,
+    chapter=1,
     stub=SUBSAMPLE_STUB,
     right=subsample,
     cases=_subsample_cases,

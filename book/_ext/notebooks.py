@@ -3,6 +3,7 @@
 - An API page gets the signature and docstring of each public name, as a cross-reference target, above its source.
 - Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
   `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
+- A cell tagged `solution` is folded: the reader is to write it.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
 """
 
@@ -68,6 +69,8 @@ def shown_cells(cells):
             yield {"cell_type": "markdown", "id": f"documentation-{number}", "metadata": {}, "source": text}
         tags = cell["metadata"].get("tags", []) + ["remove-cell"] * bool(HIDE.search(source))
         shown = cell | {"source": DIRECTIVE.sub("", source), "metadata": {"tags": tags}}
+        if "solution" in tags:
+            shown["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {"code_prompt_show": "Show a solution"}}
         if figure := {key: re.sub(r"\n#\s?\|\s+", " ", text) for key, text in FIGURE.findall(source)}:
             shown["metadata"]["mystnb"] = {"figure": {"name": figure["label"], "caption": figure["fig-cap"]}}
             if "fig-alt" in figure:
