@@ -1,6 +1,6 @@
 """Write the chapters for those who fill them in.
 
-python tools/student.py [FOLDER]      the default folder is _build/student
+python tools/student.py [FOLDER]      the default folder is _build/extra/student
 
 A cell tagged `solution` becomes the stub of the part that it defines, the solutions of exercises are left out, and the
 first cell finds the package or installs it. What only this book's builder understands is put into plain Markdown.
@@ -101,7 +101,7 @@ def for_students(nb, install, site):
     return {"cells": cells, "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
 
-def main(folder=ROOT / "_build/student"):
+def main(folder=ROOT / "_build/extra/student"):
     """Write every chapter that has solutions."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini", encoding="utf-8")
