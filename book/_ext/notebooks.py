@@ -26,7 +26,7 @@ HIDE = re.compile(r"^#\s?\|\s*hide\s*$", re.MULTILINE)
 FIGURE = re.compile(r"^#\s?\|\s*(label|fig-cap|fig-alt):\s*(.+(?:\n#\s?\|\s{2,}.+)*)$", re.MULTILINE)
 STUDENT = (
     'To fill in yourself: <a href="../../student/{0}.ipynb" download>this chapter as a notebook with stubs</a> '
-    "in place of solutions. It runs in Jupyter and on Colab."
+    "in place of solutions."
 )
 OWN_NAME = re.compile(r"(\{py:\w+\}`)(?=frcnn_common\.)")  # shown without its module
 TORCH_PATH = re.compile(r"\btorch\.(nn|optim(?:\.lr_scheduler)?|utils\.data)\.(?:[a-z_]+\.)+(?=[A-Z])")
