@@ -76,7 +76,7 @@ MAKE_ANCHORS = Part(
         "The centers are counted in cells, not in pixels: multiply by the stride.": (
             _anchors(lambda c, stride: c / stride)
         ),
-        "x and y of the centers are swapped: columns go along x, rows along y.": (
+        "The x and y of the centers are swapped: columns go along x, rows along y.": (
             _anchors(lambda c, stride: c.flip(-1))
         ),
         "Columns come before rows: go row by row, and in a row column by column.": (
@@ -121,11 +121,12 @@ def assign_anchors(anchors, gt_boxes, pos_thr=0.7, neg_thr=0.3):
 def _assign_cases():
     ten = boxes_of([0, 0, 10, 10])
     row = boxes_of([0, 0, 10, 10], [0, 0, 10, 20], [50, 50, 60, 60], [4, 0, 14, 10])
-    seven, grid = boxes_of([0, 0, 10, 7], [0, 0, 9, 9]), level_anchors(32, 16, 6, 6)
+    three_quarters = boxes_of([0, 0, 10, 7.5], [0, 0, 9, 9])
+    grid = level_anchors(32, 16, 6, 6)
     crowd = random_boxes(9, seed=4, side=40)
     return {
         "a close, a half and no overlap": (row, boxes_of([0, 0, 10, 11]), 0.7, 0.3),
-        "an overlap of just 0.7": (seven, ten, 0.7, 0.3),
+        "an overlap of just 0.75": (three_quarters, ten, 0.75, 0.3),
         "an overlap of just 0.25": (
             boxes_of([0, 0, 10, 10], [0, 0, 10, 2.5]), ten, 0.7, 0.25
         ),

@@ -158,7 +158,7 @@ DECODE = Part(
         "themselves.": (
             lambda a, d: _decoded(a, d, stretch=lambda r: r.exp().clamp(max=4))
         ),
-        "exp is missing: the sizes are stretched by 1 + t.": (
+        "The exp is missing: the sizes are stretched by 1 + t.": (
             lambda a, d: _decoded(a, d, stretch=lambda r: 1 + r.clamp(max=4))
         ),
         "The boxes are twice as large as they should be: go half a size from the "

@@ -107,7 +107,7 @@ HEAD = Part(
     right=RPNHead,
     cases=_head_cases,
     outputs=("logits", "deltas"),
-    speed=("a map of {n} × {n}", lambda n: _head_case(32, 3, (min(n, 64),) * 2)),
+    speed=("a map of {n} × {n}", lambda n: _head_case(32, 3, (n, n))),
     **MODULE | {"run": run_with_start},
     mistakes={
         "ReLU is missing behind the 3×3 convolution.": _head(lambda conv, f: conv(f)),

@@ -111,7 +111,7 @@ BOTTLENECK = Part(
     stub=BOTTLENECK_STUB,
     right=Bottleneck,
     cases=_block_cases,
-    speed=("a map of {n} × {n}", lambda n: _block_case(16, 8, 1, min(n, 64))),
+    speed=("a map of {n} × {n}", lambda n: _block_case(16, 8, 1, n)),
     **MODULE,
     mistakes={
         "The shortcut is not added.": _block(lambda y, s: F.relu(y)),
@@ -194,7 +194,7 @@ MAKE_STAGE = Part(
         "three blocks, stride 1": _stage_case(4, 4, 3, 1),
         "three blocks, stride 2, an odd side": _stage_case(8, 4, 3, 2, side=9),
     },
-    speed=("a map of {n} × {n}", lambda n: _stage_case(16, 8, 3, 2, side=min(n, 64))),
+    speed=("a map of {n} × {n}", lambda n: _stage_case(16, 8, 3, 2, side=n)),
     **MODULE,
     mistakes={
         "The stride is not used: the first block should have it, and its shortcut.": (
@@ -305,7 +305,7 @@ PYRAMID = Part(
     outputs=("p2", "p3", "p4", "p5", "p6"),
     speed=(
         "an image of {n}0 pixels",
-        lambda n: _fpn_case(*((-(-min(n, 64) // k),) * 2 for k in (1, 2, 4, 8))),
+        lambda n: _fpn_case(*((-(-n * 10 // step),) * 2 for step in (4, 8, 16, 32))),
     ),
     **MODULE,
     mistakes={

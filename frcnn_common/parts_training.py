@@ -154,7 +154,7 @@ def run_train(mine, batches, steps) -> dict:
     return {
         "number of times the model was asked": model.asked,
         "the weights": copied(model.state_dict()),
-        "the losses": history,
+        "the list of losses": history,
     }
 
 
