@@ -7,6 +7,7 @@ __all__ = ['PARTS', 'stub', 'Answer', 'check']
 
 # %% ../nbs/api/42_lessons.ipynb #b7990863
 import difflib
+import itertools
 import linecache
 import statistics
 import sysconfig
@@ -41,7 +42,7 @@ _SUBJECTS = (
     *(DETECTION_PARTS, SCORE_PARTS),
 )
 _IN_ORDER = sorted(sum(_SUBJECTS, ()), key=lambda part: part.chapter)
-PARTS: dict[str, Part] = {part.name: part for part in _IN_ORDER}
+PARTS = {part.name: part for part in _IN_ORDER}
 
 
 def stub(name: str) -> str:
@@ -62,7 +63,7 @@ def _unknown(name):
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"There is no part {name!r}.{hint} The parts are: {', '.join(PARTS)}."
 
-# %% ../nbs/api/42_lessons.ipynb #0d690112
+# %% ../nbs/api/42_lessons.ipynb #f34dcbe1
 @dataclass(frozen=True, repr=False)
 class Answer:
     """What `check` has found.
@@ -90,7 +91,7 @@ class Answer:
     def _ipython_display_(self) -> None:
         """Show nothing at the end of a notebook's cell: `check` has printed it."""
 
-# %% ../nbs/api/42_lessons.ipynb #fb1e2750
+# %% ../nbs/api/42_lessons.ipynb #e48474e1
 _FOREIGN = tuple(
     str(Path(folder).resolve())
     for folder in (
@@ -140,13 +141,15 @@ def _is_unwritten(error):
 
 def _what(error):
     text = str(error)
+    if "non-zero size" in text or "numel() == 0" in text or "empty" in text:
+        return "a maximum or the like is taken over nothing at all"
     about_shapes = "size" in text or "shape" in text
     if isinstance(error, RuntimeError | ValueError) and about_shapes:
         return "two shapes do not fit together"
     kinds = (words for kind, words in _KINDS.items() if isinstance(error, kind))
     return next(kinds, "something goes wrong")
 
-# %% ../nbs/api/42_lessons.ipynb #e48474e1
+# %% ../nbs/api/42_lessons.ipynb #724d4cde
 def _examine(part: Part, mine: Callable) -> tuple[bool, str]:
     """Whether a part is right, and what to say."""
     cases, results = part.cases(), {}
@@ -189,11 +192,10 @@ def _wrong_cases(part, cases, results):
 def _explanation(part, cases, results, wrong):
     """The mistake whose results these are, or else the smallest case that is wrong."""
     count = f"{len(wrong)} of {len(cases)} cases"
-    order = sorted(cases, key=lambda case: case not in wrong)  # these tell most
-    for sentence, version in part.mistakes.items():
-        if _explains(part, version, {case: cases[case] for case in order}, results):
-            seen = f"Seen in {count}, first with {next(iter(wrong))}."
-            return f"It looks like this:\n    {sentence}\n    {seen}"
+    seen = f"Seen in {count}, first with {next(iter(wrong))}."
+    if found := _likely_mistakes(part, cases, results, wrong):
+        what = "this" if len(found) == 1 else "two things"
+        return "\n    ".join([f"It looks like {what}:", *found, seen])
     case = min(wrong, key=lambda name: count_numbers(cases[name]))
     names = part.inputs or part.arguments
     given = (f"    {n} = {shown(v)}\n" for n, v in zip(names, cases[case]))
@@ -201,15 +203,27 @@ def _explanation(part, cases, results, wrong):
     return f"{count} come out differently. With {case}:\n{what}"
 
 
-def _explains(part, version, cases, results):
-    """Whether a wrong version gives the same results in all cases."""
-    for case, given in cases.items():
-        theirs = copied(part.run(version, *copied(given)))
-        if difference(results[case], theirs, part.outputs):
-            return False
-    return True
+def _likely_mistakes(part, cases, results, wrong):
+    """The mistake that explains all cases, or else two of which one explains each."""
+    explained = {}
+    for sentence, version in part.mistakes.items():
+        same = {case for case in wrong if _agree(part, version, cases, results, case)}
+        right = [case for case in cases if case not in wrong]
+        if same and all(_agree(part, version, cases, results, case) for case in right):
+            if len(same) == len(wrong):
+                return [sentence]
+            explained[sentence] = same
+    pairs = itertools.combinations(explained, 2)
+    both = (p for p in pairs if explained[p[0]] | explained[p[1]] == set(wrong))
+    return next(both, ())
 
-# %% ../nbs/api/42_lessons.ipynb #724d4cde
+
+def _agree(part, version, cases, results, case):
+    """Whether a wrong version gives the same result in a case."""
+    theirs = copied(part.run(version, *copied(cases[case])))
+    return difference(results[case], theirs, part.outputs) is None
+
+# %% ../nbs/api/42_lessons.ipynb #cf5e26e6
 _SIZES = (3, 10, 30, 100, 300, 1000)
 _LONG = 0.03  # seconds for one call
 
@@ -240,7 +254,7 @@ def _compare_speed(part: Part, mine: Callable) -> str:
     times = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
     return f"Yours takes {times} times the library's time on {what}."
 
-# %% ../nbs/api/42_lessons.ipynb #cf5e26e6
+# %% ../nbs/api/42_lessons.ipynb #d83f8164
 def check(name: str, mine: Callable) -> Answer:
     """Run a part on hidden cases; print and return what can be said about it.
 

@@ -204,11 +204,40 @@ def test_an_interrupt_is_not_caught():
 def test_a_new_mistake_is_shown_by_its_smallest_case():
     told = message("box_iou", lambda a, b: box_iou(a, b).clamp(max=0.5))
     assert told.splitlines() == [
-        "box_iou: not yet. 2 of 9 cases come out differently. With a box and itself:",
+        "box_iou: not yet. 3 of 9 cases come out differently. With a box and itself:",
         "    boxes_a = [[0, 0, 10, 10]]",
         "    boxes_b = [[0, 0, 10, 10]]",
         "    the result is [[0.5]]; expected is [[1]]",
     ]
+
+
+def test_two_mistakes_at_once_are_both_told():
+    def first_attempt(boxes_a, boxes_b):
+        a, b = boxes_a[:, None], boxes_b[None]
+        inter = (torch.minimum(a, b)[..., 2:] - torch.maximum(a, b)[..., :2]).prod(dim=-1)
+        areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (a, b)]
+        return inter / (sum(areas) - inter)
+
+    told = message("box_iou", first_attempt).splitlines()
+    assert told[0] == "box_iou: not yet. It looks like two things:"
+    assert told[1].startswith("    The intersection of boxes apart is not clamped at 0")
+    assert told[2].startswith("    It is 0/0 where the union is empty")
+    assert told[3] == "    Seen in 3 of 9 cases, first with two boxes apart."
+
+
+def test_a_maximum_over_nothing_is_told_so():
+    told = message("assign_anchors", lambda anchors, gt_boxes, *thr: box_iou(anchors, gt_boxes).max(dim=1)[::-1])
+    assert "With no objects (case 8 of 9) a maximum or the like is taken over nothing at all, in line" in told
+
+
+def test_losses_may_come_in_a_dict():
+    right = PARTS["rpn_losses"].right
+    assert check("rpn_losses", lambda *case: dict(zip(("rpn_cls", "rpn_box"), right(*case), strict=True)))
+    assert "the number of losses is 1; expected is 2" in message("rpn_losses", lambda *case: right(*case)[0])
+
+
+def test_what_is_no_module_is_told_so():
+    assert "what is made is a list of 1; expected is an nn.Module" in message("make_stage", lambda *options: [1])
 
 
 def test_names_of_parameters_are_told():
@@ -257,7 +286,9 @@ def test_nothing_is_shown_twice_in_a_notebook():
         ([1, 3], [1, 2], "x is [1, 3]; expected is [1, 2]"),
         (None, [1, 2], "x is no tensor; expected is one of shape [2]"),
         (3, {"boxes": 1}, "x is of type int; expected is a dict with boxes"),
-        ({}, {"boxes": 1}, "x has no entry 'boxes'"),
+        ({"a": 2}, {"a": 2, "boxes": 1}, "the entry 'boxes' is missing"),
+        ({"a": 3}, {"a": 2, "boxes": 1}, "a is 3; expected is 2"),
+        ("one", "two", "x is one; expected is two"),
         ("no", torch.zeros(2), "x is no tensor; expected is one of shape [2]"),
     ],
 )
