@@ -180,7 +180,8 @@ class RegionProposalNetwork(nn.Module):
         image_size : tuple of int
             `(H, W)` of the batch in pixels.
         targets : list of dict, optional
-            B dicts with `boxes` `[G, 4]`, and maybe the `generator` of the image's sampling; needed in training.
+            B dicts with `boxes` `[G, 4]`, and maybe the `generator` of the image's sampling. Without them there are no
+            losses, in training neither.
         image_sizes : list of tuple, optional
             `(H, W)` of each image without its padding, to which proposals are clipped; `image_size` by default.
 
@@ -189,12 +190,12 @@ class RegionProposalNetwork(nn.Module):
         proposals : list of Tensor
             B tensors `[K_i, 4]`, detached, by falling score.
         losses : dict
-            `rpn_cls` and `rpn_box` in training, otherwise empty.
+            `rpn_cls` and `rpn_box` in training with targets, otherwise empty.
 
         Raises
         ------
         ValueError
-            In training without targets, or if there are not as many targets or sizes as images.
+            If there are not as many sizes, or, in training, targets as images.
         """
         with torch.no_grad():  # proposals are constants, and the losses ask for a few anchors alone
             cls_outs, box_outs = self.head(features)
@@ -205,11 +206,10 @@ class RegionProposalNetwork(nn.Module):
         if len(image_sizes) != len(logits):
             raise ValueError(f"image_sizes must have one for each of the {len(logits)} images, got {len(image_sizes)}")
         proposals = self.filter_proposals(anchors, logits, deltas, counts, image_sizes)
-        if not self.training:
+        if not self.training or targets is None:
             return proposals, {}
-        if targets is None or len(targets) != len(logits):
-            count = "none" if targets is None else len(targets)
-            raise ValueError(f"training needs a target for each of the {len(logits)} images, got {count}")
+        if len(targets) != len(logits):
+            raise ValueError(f"training needs a target for each of the {len(logits)} images, got {len(targets)}")
         sample = self.sample_anchors(anchors, targets)
         return proposals, self.compute_losses(*self.head.at(features, *sample.places), sample)
 
