@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html student test serve export tidy execute check clean test-all sync lint notebooks bench browser audit
+.PHONY: help book html student test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,6 +67,9 @@ test-all: sync lint html  ## every test there is, the site's and the long ones t
 
 bench: $(STAMP)  ## time and memory beside torchvision's, written to benchmarks/results.json
 	$(BIN)/python benchmarks/speed.py
+
+gpu: $(STAMP)  ## on a machine with a GPU, in at most eight minutes: tests, notebooks, steps and times on it
+	$(BIN)/python benchmarks/gpu.py
 
 sync: $(STAMP)  ## notebooks, package and index agree, and are tidy
 	$(BIN)/python tools/notebooks.py sync

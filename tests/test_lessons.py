@@ -26,7 +26,7 @@ def message(name, mine):
     with contextlib.redirect_stdout(printed):
         answer = check(name, mine)
     assert printed.getvalue() == f"{answer.message}\n" and repr(answer) == answer.message
-    assert answer.part == name and bool(answer) is answer.ok
+    assert answer.name == name and bool(answer) is answer.ok
     return answer.message
 
 
