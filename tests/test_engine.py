@@ -16,6 +16,7 @@ from hub import Hub
 from torch import nn
 
 from frcnn_common.constants import DEVICE
+from frcnn_common.data import Batches
 from frcnn_common.engine import Trainer, lr_factor, make_optimizer, seed_everything
 from frcnn_common.recipes import RECIPES
 
@@ -109,6 +110,28 @@ def test_frozen_parameters_are_left_out():
     model.bias.requires_grad_(False)
     groups = make_optimizer(model, RECIPE).param_groups
     assert [p for group in groups for p in group["params"]] == [model.weight]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_fewer_pictures_than_a_batch_takes_are_used_equally_often(count):
+    """Every step has as many images as another, and so the learning rate that the schedule says."""
+    seen = []
+
+    class Counting(Line):
+        def forward(self, images, targets):
+            seen.extend(target["image_id"].item() for target in targets)
+            return super().forward(images, targets)
+
+    samples = [(torch.zeros(3, 2, 2), {"image_id": torch.tensor(n)}) for n in range(count)]
+    recipe = replace(RECIPE, batch_size=4, steps=10)
+    history = Trainer(Counting().to(DEVICE), recipe).run(Batches(samples, 4))
+    assert seen == [n % count for n in range(40)]
+    assert [entry["lr"] for entry in history] == pytest.approx([0.05 * lr_factor(s, 10, 5) for s in range(10)])
+
+
+def test_data_without_a_sample_are_refused():
+    with pytest.raises(ValueError, match="the training data does not yield a single sample"):
+        Trainer(Line().to(DEVICE), RECIPE).run(Batches([], 4))
 
 
 class Noisy(Line):
