@@ -63,8 +63,8 @@ def labels_among(names, own, origin: str) -> tuple[tuple[str, ...], Tensor]:
     """
     unknown = [name for name in own[1:] if name not in names[1:]]
     if unknown:
-        known = ", ".join(names[1:9]) + ("…" if len(names) > 9 else "")
-        raise ValueError(f"{origin} has other classes: {', '.join(unknown)}; expected are {known}")
+        unknown, known = (", ".join(some[:8]) + ("…" if len(some) > 8 else "") for some in (unknown, names[1:]))
+        raise ValueError(f"{origin} has other classes: {unknown}; expected are {known}")
     same = tuple(own) == tuple(names)  # then, of two classes with one name, each is itself
     return tuple(names), torch.tensor([0, *(i if same else names.index(own[i], 1) for i in range(1, len(own)))])
 

@@ -14,7 +14,7 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
-from .constants import COCO_NAMES, DEVICE
+from .constants import COCO_NAMES, DEVICE, NUM_CLASSES
 from .data import Batches, COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 from .hub import HUB_DATASET, HUB_REVISION
@@ -91,6 +91,13 @@ class Recipe:
     grad_clip: float
     amp_dtype: torch.dtype | None
     threads: int | None = None
+
+    def __post_init__(self):
+        if not all(isinstance(name, str) for name in self.names):
+            raise TypeError(f"names must be text, got {self.names[:9]}")
+        count = self.model_options.get("num_classes", NUM_CLASSES)
+        if count != len(self.names):
+            raise ValueError(f"{len(self.names)} names (with the background) for a model of {count} classes")
 
     def with_batch_size(self, batch_size: int) -> "Recipe":
         """The same recipe for another number of images in a step, at a learning rate in proportion."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from frcnn_common.files import only_user, refuse_overwriting, write_atomically
+from frcnn_common.files import files_below, only_user, refuse_overwriting, write_atomically
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path):
@@ -70,6 +70,17 @@ def test_no_spelling_of_an_input_is_an_output(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="c.png would be written over"):  # the link itself is what is read
         refuse_overwriting(["./c.png"], ["c.png"])
     refuse_overwriting(["in/b.png", "new.png", "nowhere/new.png", "dangling.png"], [picture, "missing.png"])
+
+
+def test_files_below_are_found_through_links_and_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a/2", "a/1", "a/b/3", "elsewhere/4"):
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path / "a")
+    found = [str(path.relative_to(tmp_path / "a")) for path in files_below(tmp_path / "a")]
+    assert found == ["1", "2", "b/3", "link/4"] and list(files_below(tmp_path / "nowhere")) == []
 
 
 HOLD = """

@@ -114,6 +114,16 @@ def scenes(numbers):
     yield from (draw_scene(number, longest=64) for number in numbers)
 
 
+def test_names_must_fit_the_model_and_be_text():
+    recipe = RECIPES["openmoji-tiny"]
+    with pytest.raises(ValueError, match="3 names .* for a model of 81 classes"):
+        replace(recipe, names=("__background__", "cup", "spoon"))
+    options = recipe.model_options | {"num_classes": 3}
+    with pytest.raises(TypeError, match=r"names must be text, got \('__background__', 1, 2\)"):
+        replace(recipe, names=("__background__", 1, 2), model_options=options)
+    assert replace(recipe, names=("__background__", "cup", "spoon"), model_options=options)
+
+
 class OneConvolution(nn.Conv2d):
     """A model whose memory can be computed by hand: 3 → 8 channels, 3 × 3, and a ReLU."""
 
