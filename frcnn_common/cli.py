@@ -20,11 +20,12 @@ import typer
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from .constants import COCO_IDS, COCO_NAMES, DEVICE
+from .coco_json import coco_document
+from .constants import DEVICE
 from .data import COCOStreamDataset
-from .distributed import join_processes, process_rank
+from .distributed import gather, join_processes, process_rank
 from .engine import Trainer, seed_everything
-from .files import write_atomically
+from .files import files_below, refuse_overwriting, write_atomically
 from .hub import HUB_DATASET, StreamError, ask_hub
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
@@ -90,7 +91,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="A folder or a data set on the Hub instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
-    samples: Annotated[int, typer.Option(min=1, help="Validation images in an evaluation.")] = 500,
+    samples: Annotated[int, typer.Option(min=0, help="Validation images in an evaluation; 0 trains without.")] = 500,
     box_format: BoxFormat = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
@@ -128,21 +129,37 @@ def train(
             chosen = replace(chosen, revision=revision)
         if amp is not None:
             chosen = replace(chosen, amp_dtype=PRECISIONS[amp])
+        refuse_overwriting([out / "weights.safetensors"], [backbone_weights or ""])
+        measure = _evaluation(chosen, samples)
         seed_everything(seed)
         trainer = Trainer(chosen.model(), chosen, out, accumulate=accumulate, seed=seed)
         loader = chosen.loader("train", metadata=True)
         if resume:
             typer.echo(f"going on after step {trainer.resume(loader)}")
-
-        def measure(model):
-            loader = chosen.loader("val", samples, metadata=True)
-            return evaluate_model(model, loader, num_classes=len(chosen.names), names=chosen.names).summary()
-
         trainer.run(loader, every=every, evaluate=measure, progress=True)
         rank, _ = process_rank()
         if rank == 0:
             save_detector(out / "weights.safetensors", trainer.model, chosen)
             typer.echo(f"weights: {out / 'weights.safetensors'}")
+
+
+def _evaluation(recipe, samples):
+    """What evaluates a model on the recipe's validation images, each of which has been read once; None without any."""
+    try:
+        data = recipe.dataset("val", samples, metadata=True) if samples else None
+    except FileNotFoundError as error:
+        typer.echo(f"training without an evaluation: {error}")
+        data = None
+    if data is None:
+        return None
+    if not sum(gather(sum(1 for _ in data.pictures()))):
+        raise ValueError(f"{recipe.source}, split val, has no image to evaluate on; --samples 0 trains without")
+
+    def measure(model):
+        loader = recipe.loader("val", samples, metadata=True)
+        return evaluate_model(model, loader, num_classes=len(recipe.names), names=recipe.names).summary()
+
+    return measure
 
 # %% ../nbs/api/27_cli.ipynb #755f762f
 WeightsName = Annotated[str, typer.Option(help="tiny (ships with this package), coco (torchvision's), or a file.")]
@@ -167,14 +184,13 @@ def evaluate(
     `frcnn evaluate --weights coco --data detection-datasets/coco`
     """
     with _one_line_errors():
+        if as_json is not None:
+            refuse_overwriting([as_json], [weights, *files_below(data)])
         detector = Detector.load(weights)
         predictions, targets = [], []
         source = scene_stream("val") if data == "openmoji" else data
-        options = {"source": source, "box_format": box_format, "metadata": True, "keep_empty": True}
-        stream = COCOStreamDataset("val", samples, **options)
-        if tuple(stream.names) != tuple(detector.names):
-            others = f"{_some(detector.names)}; {_some(stream.names)}"
-            raise ValueError(f"{detector.name} knows other classes than {data}: {others}")
+        options = {"box_format": box_format, "names": detector.names, "metadata": True, "keep_empty": True}
+        stream = COCOStreamDataset("val", samples, source=source, **options)
         for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
             predictions.append(detector(picture, score=detector.model.score_thr))
             targets.append(target)
@@ -186,10 +202,6 @@ def evaluate(
             numbers = {"weights": detector.name, "data": data, "images": len(targets)} | evaluation.summary()
             write_atomically(as_json, lambda file: file.write(json.dumps(numbers, indent=1).encode()))
 
-
-def _some(names):
-    """The first class names, and how many there are more."""
-    return ", ".join(names[1:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 # %% ../nbs/api/27_cli.ipynb #c8db24f8
 @app.command()
@@ -210,10 +222,12 @@ def detect(
     """
     with _one_line_errors():
         paths = _picture_files(images)
+        names = _output_names(paths)
+        refuse_overwriting([out / name for name in (*names, "detections.json")], [*paths, weights])
         detector = Detector.load(weights)
         out.mkdir(parents=True, exist_ok=True)
         found, failed = [], 0
-        for path, name in zip(paths, _output_names(paths), strict=True):
+        for path, name in zip(paths, names, strict=True):
             try:
                 picture, detections = _detect_in_file(detector, path, score)
             except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -224,7 +238,7 @@ def detect(
             found.append((path, picture.size, detections))
             typer.echo(_printable(f"{path} → {out / name}: {_in_words(detections, detector.names)}"))
         if as_json:
-            document = json.dumps(_coco_document(found, detector.names), indent=1)
+            document = json.dumps(coco_document(found, detector.names), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
@@ -283,23 +297,6 @@ def _in_words(found, names):
     """How many of what was found, such as `2 × cat, 1 × dog`."""
     seen = [names[label] for label in found["labels"].tolist()]
     return ", ".join(f"{seen.count(name)} × {name}" for name in dict.fromkeys(seen)) or "nothing"
-
-
-def _coco_document(found, names):
-    """Images, categories and detections as COCO's JSON has them: `x y w h`, and for COCO's classes its ids."""
-    ids = COCO_IDS if tuple(names) == tuple(COCO_NAMES) else range(1, len(names))
-    images, annotations = [], []
-    for number, (path, (width, height), rows) in enumerate(found, start=1):
-        images.append({"id": number, "file_name": str(path), "width": width, "height": height})
-        for (x1, y1, x2, y2), score, label in zip(
-            rows["boxes"].tolist(), rows["scores"].tolist(), rows["labels"].tolist(), strict=True
-        ):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": ids[label - 1],
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": score,
-            })  # fmt: skip
-    categories = [{"id": i, "name": name} for i, name in zip(ids, names[1:], strict=True)]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 # %% ../nbs/api/27_cli.ipynb #6406feb7
 @app.command()

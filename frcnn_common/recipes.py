@@ -11,12 +11,11 @@ import warnings
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
-from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from . import openmoji
-from .constants import COCO_NAMES, DEVICE
-from .data import COCOStreamDataset, frcnn_collate_fn
+from .constants import COCO_NAMES, DEVICE, NUM_CLASSES
+from .data import Batches, COCOStreamDataset, frcnn_collate_fn
 from .detector import FasterRCNN
 from .hub import HUB_DATASET, HUB_REVISION
 from .samples import Augment
@@ -93,6 +92,13 @@ class Recipe:
     amp_dtype: torch.dtype | None
     threads: int | None = None
 
+    def __post_init__(self):
+        if not all(isinstance(name, str) for name in self.names):
+            raise TypeError(f"names must be text, got {self.names[:9]}")
+        count = self.model_options.get("num_classes", NUM_CLASSES)
+        if count != len(self.names):
+            raise ValueError(f"{len(self.names)} names (with the background) for a model of {count} classes")
+
     def with_batch_size(self, batch_size: int) -> "Recipe":
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
@@ -115,31 +121,27 @@ class Recipe:
         return asdict(self) | {"amp_dtype": str(self.amp_dtype)}
 
     def dataset(self, split: str, max_samples: int | None = None, **options) -> COCOStreamDataset:
-        """Samples of this recipe's data; `options` go to `COCOStreamDataset`."""
+        """Samples of this recipe's data, labels by its `names`; `options` go to `COCOStreamDataset`."""
         source = self.source
         if source == "openmoji":
             source = openmoji.scene_stream(split, categories=self.categories)
         if split == "train":
             augment = None if self.augment is None else Augment(**self.augment)
             options = {"augment": augment, "shuffle": self.shuffle} | options
-        options = {"img_size": self.img_size, "source": source, "revision": self.revision} | self.data_options | options
-        data = COCOStreamDataset(split, max_samples, **options)
-        if data.names != self.names:
-            both = f"{', '.join(data.names[1:])}; the recipe has {', '.join(self.names[1:])}"
-            raise ValueError(f"{source}, split {split}, has other classes: {both}")
-        return data
+        fixed = {"img_size": self.img_size, "source": source, "revision": self.revision, "names": self.names}
+        return COCOStreamDataset(split, max_samples, **(fixed | self.data_options | options))
 
-    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options) -> DataLoader:
-        """Batches `(images [B, 3, H, W], targets)`; training batches are all full. It can be resumed anywhere."""
+    def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options):
+        """Batches `(images [B, 3, H, W], targets)`; those of training are `Batches`. It can be resumed anywhere."""
+        data, size = self.dataset(split, max_samples, **options), batch_size or self.batch_size
+        own = torch.Generator()  # so that making an iterator leaves the global one alone
+        workers = {"num_workers": self.num_workers, "generator": own}
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # torchdata calls what torch deprecates
-            return StatefulDataLoader(
-                self.dataset(split, max_samples, **options),
-                batch_size=batch_size or self.batch_size,
-                collate_fn=frcnn_collate_fn,
-                num_workers=self.num_workers,
-                drop_last=split == "train",
-                generator=torch.Generator(),  # its own, so that making an iterator leaves the global one alone
-            )
+            if split != "train":
+                return StatefulDataLoader(data, size, collate_fn=frcnn_collate_fn, **workers)
+            ahead = 2 * size if self.num_workers else None  # of each worker, as many as in two batches
+            workers |= {"collate_fn": Batches.pack, "prefetch_factor": ahead}
+            return Batches(StatefulDataLoader(data, None, **workers), size)
 
     def model(self) -> FasterRCNN:
         """A new detector on `DEVICE`."""

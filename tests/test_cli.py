@@ -113,9 +113,33 @@ def test_train_evaluate_resume(tmp_path):
     assert json.loads((tmp_path / "ap.json").read_text())["images"] == 4
 
 
-def own_folder(folder):
+@pytest.mark.parametrize("spelling", [".", "deeper/..", "LINK"])
+def test_detect_writes_over_no_picture_that_it_reads(folder, tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(folder)
+    (folder / "deeper").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    Image.new("RGB", (64, 64)).save(folder / "scene.png")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    out = str(tmp_path / "link") if spelling == "LINK" else spelling
+    result = run(app, ["detect", "scene5.jpg", "scene.png", "--out", out])
+    assert result.exit_code == 1 and "scene.png would be written over, but it is read, as scene.png" in result.output
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_evaluate_writes_over_nothing_that_it_reads(tmp_path):
+    data = own_folder(tmp_path / "own")
+    target = data / "valid" / "_annotations.coco.json"
+    before = target.read_bytes()
+    (tmp_path / "numbers.json").symlink_to(target)
+    for path in (target, tmp_path / "numbers.json"):
+        result = run(app, ["evaluate", "--data", str(data), "--json", str(path)])
+        assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert target.read_bytes() == before
+
+
+def own_folder(folder, splits=("train", "valid")):
     """Pictures of two classes with COCO's JSON: scenes that are cut out of the stream."""
-    for split in ("train", "valid"):
+    for split in splits:
         rows = [draw_scene(number, "val", categories=("cat", "dog"), longest=96) for number in range(4)]
         document = {
             "images": [],
@@ -147,9 +171,58 @@ def test_a_folder_of_ones_own_from_training_to_detection(tmp_path):
     measured = run(app, ["evaluate", *weights, "--data", str(data)])
     assert measured.exit_code == 0 and "4 images" in measured.output
     other = run(app, ["evaluate", *weights])
-    assert other.exit_code == 1 and "knows other classes than openmoji: puppy, kitten; person" in other.output
+    assert other.exit_code == 1 and "has other classes: person, bicycle" in other.output
+    assert "expected are puppy, kitten" in other.output
     picture = str(next((data / "valid").glob("*.jpg")))
     found = run(app, ["detect", picture, *weights, "--score", "0.05", "--json", "--out", str(tmp_path / "found")])
     assert found.exit_code == 0, found.output
     document = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert document["categories"] == [{"id": 1, "name": "puppy"}, {"id": 2, "name": "kitten"}]
+
+
+def train_on(data, out, *options):
+    return run(app, ["train", "--data", str(data), "--batch-size", "2", "--steps", "1", "--out", str(out), *options])
+
+
+def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    path = data / "valid" / "_annotations.coco.json"
+    document = json.loads(path.read_text())
+    broken = data / "valid" / document["images"][1]["file_name"]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-400])
+    result = train_on(data, out)
+    assert result.exit_code == 1 and f"image {document['images'][1]['id']}: the picture cannot" in result.output
+    broken.write_bytes(whole)
+    path.write_text(json.dumps(document | {"categories": [*document["categories"], {"id": 9, "name": "cow"}]}))
+    result = train_on(data, out)
+    assert result.exit_code == 1 and "split val has other classes: cow; expected are puppy, kitten" in result.output
+    path.write_text(json.dumps(document | {"images": document["images"][:1], "annotations": []}))
+    (path.parent / document["images"][0]["file_name"]).unlink()
+    assert "no picture: FileNotFoundError" in train_on(data, out).output
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_training_without_a_validation_split(tmp_path):
+    data, out = own_folder(tmp_path / "own", ["train"]), tmp_path / "run"
+    result = train_on(data, out)
+    assert result.exit_code == 0 and "training without an evaluation: nothing of the split 'val'" in result.output
+    assert {"step_00000001.pt", "weights.safetensors"} <= {path.name for path in out.iterdir()}
+    assert "AP" not in json.loads((out / "log.jsonl").read_text())
+
+
+@pytest.mark.slow
+def test_a_class_that_validation_has_not_got_is_no_fault(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    path = data / "valid" / "_annotations.coco.json"
+    document = json.loads(path.read_text())
+    kittens = [a for a in document["annotations"] if a["category_id"] == 5]
+    path.write_text(json.dumps(document | {"categories": document["categories"][:1], "annotations": kittens}))
+    result = train_on(data, out)
+    assert result.exit_code == 0, result.output
+    assert "AP" in json.loads((out / "log.jsonl").read_text())
+    weights = ["--weights", str(out / "weights.safetensors")]
+    assert run(app, ["evaluate", *weights, "--data", str(data)]).exit_code == 0
+    silent = train_on(data, tmp_path / "other", "--samples", "0")
+    assert silent.exit_code == 0 and "AP" not in json.loads((tmp_path / "other" / "log.jsonl").read_text())

@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.worker import WorkerInfo
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from frcnn_common import COCOStreamDataset, frcnn_collate_fn
-from frcnn_common.hub import StreamError
+from frcnn_common.data import Batches
+from frcnn_common.hub import StreamError, labels_among
 from frcnn_common.samples import Augment
 
 
@@ -174,6 +176,109 @@ def test_collate_stacks_images_and_keeps_targets():
     images, targets = frcnn_collate_fn(batch)
     assert images.shape == (2, 3, 4, 5)
     assert isinstance(targets, list) and [len(target["boxes"]) for target in targets] == [0, 2]
+
+
+def named_rows(ids):
+    for row in make_rows(ids):
+        objects = row["objects"]
+        yield row | {"objects": objects | {"category": [c % 2 for c in objects["category"]]}}
+
+
+def named_stream(names, count=4):
+    features = datasets.Features({
+        "image": datasets.Image(),
+        "image_id": datasets.Value("int64"),
+        "objects": {
+            "bbox": datasets.List(datasets.List(datasets.Value("float64"))),
+            "category": datasets.List(datasets.ClassLabel(names=names)),
+        },
+    })  # fmt: skip
+    return datasets.IterableDataset.from_generator(
+        named_rows, gen_kwargs={"ids": list(range(count))}, features=features
+    )
+
+
+def test_a_stream_has_its_own_class_names():
+    data = samples(named_stream(["cup", "spoon"]))
+    assert data.names == ("__background__", "cup", "spoon")
+    assert [target["labels"].tolist() for _, target in data] == [[1], [2], [1], [2]]
+
+
+@pytest.mark.parametrize("skip", ["raise", "skip"])
+def test_classes_are_found_by_name(skip):
+    """Those of the source may be fewer, and in another order."""
+    names = ("__background__", "spoon", "fork", "cup")
+    data = samples(named_stream(["cup", "spoon"]), names=names, on_bad_sample=skip)
+    assert data.names == names and [target["labels"].tolist() for _, target in data] == [[3], [1], [3], [1]]
+    assert [target["labels"].tolist() for _, target in data.pictures()] == [[3], [1], [3], [1]]
+    with pytest.raises(ValueError, match="other classes: cup; expected are spoon, fork"):
+        samples(named_stream(["cup", "spoon"]), names=names[:3])
+
+
+def test_of_two_classes_with_one_name_each_is_itself():
+    data = samples(named_stream(["cup", "spoon"]).cast(named_stream(["a", "b"]).features), names=("", "a", "b"))
+    assert [target["labels"].tolist() for _, target in data] == [[1], [2], [1], [2]]
+    assert labels_among(("", "cup", "cup"), ("", "cup", "cup"), "it")[1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("count", "files", "workers"), [(7, 1, 0), (30, 4, 2), (30, 4, 3), (5, 4, 3), (12, 12, 4)])
+def test_every_sample_comes_once_in_each_pass_whatever_the_batches(count, files, workers):
+    """Also where there are fewer samples than a batch takes, or fewer in each worker."""
+    size, passes, seen = 8, 8, []
+    rows = datasets.IterableDataset.from_generator(rows_of_files, gen_kwargs={"files": deal(count, files)})
+    of_samples = StatefulDataLoader(samples(rows, shuffle=4), None, collate_fn=Batches.pack, num_workers=workers)
+    loader = Batches(of_samples, size)
+    for epoch in range(passes):
+        loader.dataset.set_epoch(epoch)
+        for images, targets in loader:
+            assert len(images) == len(targets) == size
+            seen += [int(target["image_id"]) for target in targets]
+    assert len(seen) == count * passes // size * size
+    for epoch in range(len(seen) // count):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_a_batch_of_packed_samples_is_the_batch():
+    data = samples(stream(4))
+    images, targets = frcnn_collate_fn(list(data))
+    (packed, others), *_ = Batches(StatefulDataLoader(data, None, collate_fn=Batches.pack, num_workers=1), 4)
+    assert torch.equal(packed, images)
+    for target, other in zip(targets, others, strict=True):
+        assert target.keys() == other.keys()
+        assert all(torch.equal(target[key], other[key]) and target[key].dtype == other[key].dtype for key in target)
+
+
+def rows_of_files(files):
+    for file in files:
+        yield from make_rows(file)
+
+
+def deal(count, files):
+    return [list(range(file, count, files)) for file in range(files)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_go_on_after_any_batch(workers):
+    """Over the end of a pass as well: of 10 samples, the third batch of 4 begins in one pass and ends in the next."""
+    rows = datasets.IterableDataset.from_generator(rows_of_files, gen_kwargs={"files": deal(10, 2)})
+
+    def start():
+        data = samples(rows, shuffle=3)
+        return Batches(StatefulDataLoader(data, None, num_workers=workers), 4)
+
+    def endless(loader, epoch):
+        while True:
+            loader.dataset.set_epoch(epoch)
+            for _, targets in loader:
+                yield [int(target["image_id"]) for target in targets], (loader.state_dict(), epoch)
+            epoch += 1
+
+    whole = list(itertools.islice(endless(start(), 0), 9))
+    for stop, (_, (state, epoch)) in enumerate(whole[:6]):
+        loader = start()
+        loader.load_state_dict(state)
+        again = itertools.islice(endless(loader, epoch), 3)
+        assert [ids for ids, _ in again] == [ids for ids, _ in whole[stop + 1 : stop + 4]]
 
 
 def test_augmentation_depends_on_image_and_epoch_alone():

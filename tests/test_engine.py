@@ -16,6 +16,7 @@ from hub import Hub
 from torch import nn
 
 from frcnn_common.constants import DEVICE
+from frcnn_common.data import Batches
 from frcnn_common.engine import Trainer, lr_factor, make_optimizer, seed_everything
 from frcnn_common.recipes import RECIPES
 
@@ -109,6 +110,129 @@ def test_frozen_parameters_are_left_out():
     model.bias.requires_grad_(False)
     groups = make_optimizer(model, RECIPE).param_groups
     assert [p for group in groups for p in group["params"]] == [model.weight]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_fewer_pictures_than_a_batch_takes_are_used_equally_often(count):
+    """Every step has as many images as another, and so the learning rate that the schedule says."""
+    seen = []
+
+    class Counting(Line):
+        def forward(self, images, targets):
+            seen.extend(target["image_id"].item() for target in targets)
+            return super().forward(images, targets)
+
+    samples = [(torch.zeros(3, 2, 2), {"image_id": torch.tensor(n)}) for n in range(count)]
+    recipe = replace(RECIPE, batch_size=4, steps=10)
+    history = Trainer(Counting().to(DEVICE), recipe).run(Batches(samples, 4))
+    assert seen == [n % count for n in range(40)]
+    assert [entry["lr"] for entry in history] == pytest.approx([0.05 * lr_factor(s, 10, 5) for s in range(10)])
+
+
+def test_data_without_a_sample_are_refused():
+    with pytest.raises(ValueError, match="the training data does not yield a single sample"):
+        Trainer(Line().to(DEVICE), RECIPE).run(Batches([], 4))
+
+
+class Noisy(Line):
+    """Its loss has a part that is drawn."""
+
+    def forward(self, images, targets):
+        return super().forward(images, targets) | {"drawn": torch.rand(())}
+
+
+def step_by_step(value=2.0):
+    """Batches of one image each, and in each of them another number."""
+    return [(torch.full((1, 3, 2, 2), value + i), None) for i in range(3)]
+
+
+def test_a_checkpoint_is_written_before_an_evaluation_that_fails(tmp_path):
+    """Nothing is lost: the run goes on with the evaluation that is missing, and is the run in which none failed."""
+
+    def measure(model):
+        torch.rand(3)  # what an evaluation draws must not change the run
+        return {"AP": model.weight.item()}
+
+    def fail(model):
+        raise RuntimeError("no picture")
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    seed_everything(0)
+    expected = Trainer(Noisy().to(DEVICE), RECIPE, whole).run(step_by_step(), every=15, evaluate=measure)
+    seed_everything(0)
+    with pytest.raises(RuntimeError, match="no picture"):
+        Trainer(Noisy().to(DEVICE), RECIPE, broken).run(step_by_step(), every=15, evaluate=fail)
+    assert [path.name for path in broken.glob("*.pt")] == ["step_00000015.pt"]
+    assert [entry["step"] for entry in entries(broken)] == list(range(1, 15))
+    again = Trainer(Noisy().to(DEVICE), RECIPE, broken)
+    assert again.resume(step_by_step()) == 15 and len(again.history) == 15
+    again.run(step_by_step(), every=15, evaluate=measure)
+    assert entries(broken) == entries(whole) and [entry.get("AP") for entry in again.history] == [
+        entry.get("AP") for entry in expected
+    ]
+
+
+def test_the_same_trainer_evaluates_again_what_it_could_not(tmp_path):
+    answers = iter([RuntimeError("no picture"), {"AP": 0.5}, {"AP": 0.25}])
+
+    def measure(model):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    trainer = Trainer(Line().to(DEVICE), RECIPE, tmp_path)
+    with pytest.raises(RuntimeError, match="no picture"):
+        trainer.run(batches(), every=20, evaluate=measure)
+    trainer.run(batches(), every=20, evaluate=measure)
+    assert [entry["step"] for entry in entries(tmp_path)] == list(range(1, 41))
+    assert [entry["AP"] for entry in trainer.history if "AP" in entry] == [0.5, 0.25]
+
+
+def test_a_run_without_a_checkpoint_begins_its_log_anew(tmp_path):
+    for steps in (2, 1):
+        (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {i + 1}}}\n' for i in range(steps)) + '{"step": ')
+        trainer = Trainer(Line().to(DEVICE), RECIPE, tmp_path)
+        trainer.run(batches(), steps=3, every=3)
+        assert [entry["step"] for entry in entries(tmp_path)] == [1, 2, 3]
+        assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 3
+        (tmp_path / "step_00000003.pt").unlink()
+
+
+def test_one_run_a_folder(tmp_path):
+    """While one runs, another is refused before it has written anything; afterwards the folder is free."""
+
+    def intrude(model):
+        before = (tmp_path / "log.jsonl").read_bytes()
+        for start in (lambda trainer: trainer.run(batches()), lambda trainer: trainer.resume(batches())):
+            with pytest.raises(ValueError, match=f"{tmp_path} is in use by another run"):
+                start(Trainer(Line().to(DEVICE), RECIPE, tmp_path))
+        assert (tmp_path / "log.jsonl").read_bytes() == before
+        return {"AP": 1.0}
+
+    Trainer(Line().to(DEVICE), RECIPE, tmp_path).run(batches(), steps=4, every=2, evaluate=intrude)
+    assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 4
+
+
+class Steep(nn.Module):
+    """A loss of 0 whose gradient is not finite while its weight is 0, at any scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images, targets):
+        return {"root": self.weight.abs().sqrt().sum() if images.mean() > 0 else self.weight.square().sum()}
+
+
+def test_float16_stops_after_twenty_gradients_in_a_row_that_are_not_finite(tmp_path):
+    recipe = replace(RECIPE, amp_dtype=torch.float16)
+    trainer = Trainer(Steep().to(DEVICE), recipe, tmp_path)
+    with pytest.raises(FloatingPointError, match="step 20: the gradient was not finite in 20 steps in a row.*bf16"):
+        trainer.run(batches())
+    assert [entry["step"] for entry in entries(tmp_path)] == list(range(1, 20))
+    mixed = [*batches()[:1] * 19, *batches(-1.0)[:1]]  # one in twenty that is finite
+    assert len(Trainer(Steep().to(DEVICE), recipe).run(mixed)) == RECIPE.steps
 
 
 def briefly(root, folder, *kill_at_sync, environment=os.environ):

@@ -1,10 +1,13 @@
-"""A file is there as a whole or not at all."""
+"""A file is there as a whole or not at all, nothing is written over what is read, and a folder has one user."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from frcnn_common.files import write_atomically
+from frcnn_common.files import files_below, only_user, refuse_overwriting, write_atomically
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path):
@@ -49,3 +52,67 @@ def test_links_are_replaced_and_not_followed(tmp_path):
         (tmp_path / name).symlink_to(outside)
     write_atomically(path, lambda file: file.write(b"new"))
     assert outside.read_bytes() == b"keep" and path.read_bytes() == b"new" and not path.is_symlink()
+
+
+def test_no_spelling_of_an_input_is_an_output(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    picture, other = tmp_path / "in" / "a.png", tmp_path / "in" / "b.png"
+    picture.write_bytes(b"a")
+    other.write_bytes(b"b")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "c.png").symlink_to(picture)
+    (tmp_path / "hard.png").hardlink_to(picture)
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.png", "./in/../in/a.png", tmp_path / "in" / "a.png", "link/a.png", "c.png", "hard.png"):
+        with pytest.raises(ValueError, match=f"{name} would be written over, but it is read, as .*a.png"):
+            refuse_overwriting(["in/b.png", name], [picture])
+    with pytest.raises(ValueError, match="c.png would be written over"):  # the link itself is what is read
+        refuse_overwriting(["./c.png"], ["c.png"])
+    refuse_overwriting(["in/b.png", "new.png", "nowhere/new.png", "dangling.png"], [picture, "missing.png"])
+
+
+def test_files_below_are_found_through_links_and_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a/2", "a/1", "a/b/3", "elsewhere/4"):
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path / "a")
+    found = [str(path.relative_to(tmp_path / "a")) for path in files_below(tmp_path / "a")]
+    assert found == ["1", "2", "b/3", "link/4"] and list(files_below(tmp_path / "nowhere")) == []
+
+
+HOLD = """
+import os, sys, time
+from frcnn_common.files import only_user
+with only_user(sys.argv[1]):
+    if os.fork():
+        print("in", flush=True)
+        sys.stdin.read()
+    else:
+        time.sleep(3600)  # a worker that outlives the process
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_a_folder_is_free_as_soon_as_its_user_is_dead(root, tmp_path):
+    command, environment = [sys.executable, "-c", HOLD, tmp_path / "run"], os.environ | {"PYTHONPATH": str(root)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "in\n"
+            message = f"{tmp_path}/run is in use by another run, process {process.pid}"
+            with pytest.raises(ValueError, match=message), only_user(tmp_path / "run"):
+                pass
+            process.kill()
+            process.wait()
+            for _ in range(2):
+                with (
+                    only_user(tmp_path / "run"),
+                    pytest.raises(ValueError, match="another run of this process"),
+                    only_user(tmp_path / "." / "run"),
+                ):
+                    pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -92,6 +92,11 @@ def test_cocos_own_ids_become_cocos_labels(tmp_path):
     assert targets[10]["labels"].tolist() == [3, 1, 2]
 
 
+def test_names_that_are_numbers_are_text(tmp_path):
+    data, targets = read(write(tmp_path, document(BOXES, categories=((1, 5), (7, 0.5)))))
+    assert data.names == ("__background__", "5", "0.5") and targets[10]["labels"].tolist() == [1, 2]
+
+
 def test_crowds_of_a_json_are_ignored_where_they_overlap(tmp_path):
     content = document([[(1, 10, 10, 20, 20), (1, 50, 10, 40, 40)]])
     content["annotations"][1]["iscrowd"] = 1
@@ -108,7 +113,9 @@ def test_crowds_of_a_json_are_ignored_where_they_overlap(tmp_path):
 BROKEN = {
     "no json": ("{", "is not COCO's JSON"),
     "other json": ([1, 2], "is not COCO's JSON"),
-    "no annotations": ({"images": document(BOXES)["images"], "categories": []}, "JSON: 'annotations' is missing"),
+    "no annotations": ({key: document(BOXES)[key] for key in ("images", "categories")}, "'annotations' is missing"),
+    "no categories": (document(BOXES, categories=()), "it lists no categories"),
+    "a name that is none": (document(BOXES, categories=((1, None), (7, "spoon"))), "category 1: its name is None"),
     "no images": (document([]), "it lists no images"),
     "two images with one id": (document(BOXES) | {"images": document(BOXES)["images"][:1] * 2}, "two with the same id"),
     "two categories with one id": (document(BOXES, categories=((1, "cup"), (7, "spoon"), (1, "fork"))),
@@ -244,13 +251,16 @@ def test_areas_contradict_a_json_whose_boxes_fit_both_ways(tmp_path):
         read(write(tmp_path, content))
 
 
-def test_a_recipe_refuses_splits_with_other_classes(tmp_path):
+def test_a_recipe_knows_the_classes_of_its_splits_by_name(tmp_path):
     write(tmp_path, document(BOXES))
     write(tmp_path, document([[(7, 0, 0, 50, 20)]], categories=[(7, "spoon")]), "val.json", "val")
     recipe = RECIPES["openmoji-tiny"].with_data(tmp_path)
     assert recipe.names == ("__background__", "cup", "spoon") and recipe.model_options["num_classes"] == 3
     assert len(list(recipe.dataset("train"))) == 3  # one of them without a box
-    with pytest.raises(ValueError, match="split val, has other classes: spoon; the recipe has cup, spoon"):
+    val = recipe.dataset("val", metadata=True)  # a class that is not in it is no fault
+    assert val.names == recipe.names and [t["labels"].tolist() for _, t in val] == [[2]]
+    write(tmp_path, document([[(7, 0, 0, 50, 20)]], categories=[(7, "fork")]), "val.json", "val")
+    with pytest.raises(ValueError, match="split val has other classes: fork; expected are cup, spoon"):
         recipe.dataset("val")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 
+import datasets
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from frcnn_common import COCO_NAMES, FasterRCNN
 from frcnn_common.engine import lr_factor
 from frcnn_common.hub import HUB_REVISION
+from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES, Recipe, course_settings, current_recipe, memory_estimate
 
 
@@ -96,6 +98,30 @@ def test_the_hub_recipe_is_the_1x_schedule_of_the_references():
 def test_another_batch_size_scales_the_learning_rate():
     recipe = RECIPES["coco-r50"].with_batch_size(4)
     assert recipe.lr == pytest.approx(0.005) and recipe.loader("val").batch_size == 4
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_every_picture_is_trained_on_however_many_workers_there_are():
+    """Twenty pictures, four workers, batches of eight: of five pictures, no worker could make a batch."""
+    rows = datasets.IterableDataset.from_generator(scenes, gen_kwargs={"numbers": list(range(20))})
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=32, num_workers=4, shuffle=4)
+    loader = recipe.loader("train", source=rows, metadata=True)
+    seen = [int(target["image_id"]) for _ in range(2) for _, targets in loader for target in targets]
+    assert len(seen) == 40 and sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+
+
+def scenes(numbers):
+    yield from (draw_scene(number, longest=64) for number in numbers)
+
+
+def test_names_must_fit_the_model_and_be_text():
+    recipe = RECIPES["openmoji-tiny"]
+    with pytest.raises(ValueError, match="3 names .* for a model of 81 classes"):
+        replace(recipe, names=("__background__", "cup", "spoon"))
+    options = recipe.model_options | {"num_classes": 3}
+    with pytest.raises(TypeError, match=r"names must be text, got \('__background__', 1, 2\)"):
+        replace(recipe, names=("__background__", 1, 2), model_options=options)
+    assert replace(recipe, names=("__background__", "cup", "spoon"), model_options=options)
 
 
 class OneConvolution(nn.Conv2d):

@@ -52,7 +52,8 @@ def run_of(folder, scores, keep=3):
     for step, score in enumerate(scores, start=1):
         history.append({"step": step, "loss": 1.0} | ({} if score is None else {"AP": score}))
         run.log(history[-1])
-        run.save(history, model, step=step)
+        run.save(history[-1], model, step=step)
+        run.tidy(history)
     return run, history
 
 
