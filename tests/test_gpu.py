@@ -79,7 +79,7 @@ def test_maps_and_head_outputs_are_those_of_the_processor(device, tolerance):
 @EACH_DEVICE
 @pytest.mark.parametrize("trained", [1, 5])
 def test_losses_are_finite_and_fall_on_the_device(device, trained, tolerance):
-    """Sampling draws other numbers on a GPU, so no step can be compared with the processor's; the course of some can."""
+    """A GPU samples by other random numbers than the processor: no step is the same, but the course of some is."""
     torch.manual_seed(0)
     recipe = replace(TINY, lr=1e-3, warmup_steps=1)
     images, targets = batch(2)
