@@ -228,7 +228,7 @@ def _agree(part, version, cases, results, case):
 
 # %% ../nbs/api/42_lessons.ipynb #cf5e26e6
 _SIZES = (3, 10, 30, 100, 300, 1000)
-_LONG = 0.03  # seconds for one call
+_LONG = 0.03  # seconds for a case and one call of each
 
 
 def _seconds(run):
@@ -242,7 +242,7 @@ def _compare_speed(part: Part, mine: Callable) -> str:
     text, make = part.speed
     spent, size = 0.0, 1
     for candidate in _SIZES:
-        if spent * (candidate / size) ** 2 > 3 * _LONG:
+        if spent * (candidate / size) ** 2 > _LONG:
             break
         start = time.process_time()  # which other programs do not change
         size, case = candidate, make(candidate)
