@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html test serve export tidy execute check clean test-all sync lint notebooks bench browser audit
+.PHONY: help book html student test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,10 +34,14 @@ _build/.tested: _build/html/searchindex.js tests/test_site.py
 
 html: $(STAMP)
 	$(BIN)/python tools/single_file.py
+	$(BIN)/python tools/student.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
 	$(PYTEST) -m "not long" --ignore=tests/test_site.py $(PAGES) tests
+
+student: $(STAMP)  ## write the chapters with stubs in place of solutions into _build/extra/student
+	$(BIN)/python tools/student.py
 
 serve: html  ## build the site and serve it on http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
@@ -63,6 +67,9 @@ test-all: sync lint html  ## every test there is, the site's and the long ones t
 
 bench: $(STAMP)  ## time and memory beside torchvision's, written to benchmarks/results.json
 	$(BIN)/python benchmarks/speed.py
+
+gpu: $(STAMP)  ## on a machine with a GPU, in at most eight minutes: tests, notebooks, steps and times on it
+	$(BIN)/python benchmarks/gpu.py
 
 sync: $(STAMP)  ## notebooks, package and index agree, and are tidy
 	$(BIN)/python tools/notebooks.py sync

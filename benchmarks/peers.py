@@ -76,7 +76,10 @@ def _spread_the_scores(peer, batch):
 
 
 class AroundOurBackbone(nn.Module):
-    """torchvision's detector around a copy of our backbone and pyramid, with the sizes of a recipe; gives losses."""
+    """torchvision's detector around a copy of our backbone and pyramid, all sizes and first weights those of our model.
+
+    Called as ours is: it gives losses in training, otherwise detections and proposals.
+    """
 
     def __init__(self, model, recipe):
         super().__init__()
@@ -87,19 +90,30 @@ class AroundOurBackbone(nn.Module):
             backbone,
             rpn_anchor_generator=AnchorGenerator([(side,) for side in options["anchor_sizes"]], [(0.5, 1.0, 2.0)] * 5),
             rpn_pre_nms_top_n_train=options["pre_nms"],
+            rpn_pre_nms_top_n_test=options["pre_nms"],
             rpn_post_nms_top_n_train=options["post_nms"],
+            rpn_post_nms_top_n_test=options["post_nms"],
             box_head=TwoMLPHead(channels * 49, options["fc_dim"]),
             box_predictor=FastRCNNPredictor(options["fc_dim"], 81),
             box_batch_size_per_image=model.roi_batch,
             box_positive_fraction=model.roi_pos_frac,
         )
-        peer_head, head = self.detector.rpn.head, model.rpn.head
-        for theirs, ours in ((peer_head.conv[0][0], head.conv), (peer_head.cls_logits, head.cls)):
+        rpn, roi = self.detector.rpn.head, self.detector.roi_heads
+        for theirs, ours in (
+            (rpn.conv[0][0], model.rpn.head.conv),
+            (rpn.cls_logits, model.rpn.head.cls),
+            (rpn.bbox_pred, model.rpn.head.box),
+            (roi.box_head.fc6, model.box_head.fc1),
+            (roi.box_head.fc7, model.box_head.fc2),
+            (roi.box_predictor.cls_score, model.predictor.cls),
+            (roi.box_predictor.bbox_pred, model.predictor.box),
+        ):
             theirs.load_state_dict(ours.state_dict())
 
-    def forward(self, images, targets):
+    def forward(self, images, targets=None):
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
-        return torchvision_step(self.detector, batch, targets)[2]
+        detections, proposals, losses = torchvision_step(self.detector, batch, targets)
+        return losses if self.training else (detections, proposals)
 
 
 class _Maps(nn.Sequential):

@@ -9,6 +9,8 @@ __all__ = ['check_boxes', 'box_area', 'intersection_and_union', 'box_iou', 'enco
 import torch
 from torch import Tensor
 
+from .constants import send
+
 # %% ../nbs/api/03_boxes.ipynb #7596239a
 def check_boxes(*, paired: bool = False, **boxes: Tensor) -> None:
     """Raise a `ValueError` that names the argument unless each set of boxes is `[N, 4]`.
@@ -119,7 +121,11 @@ def encode_boxes(proposals: Tensor, gt_boxes: Tensor, *, weights=(1.0, 1.0, 1.0,
     centers, sizes = _center_size(proposals)
     gt_centers, gt_sizes = _center_size(gt_boxes)
     deltas = torch.cat([(gt_centers - centers) / sizes, (gt_sizes / sizes).log()], dim=1)
-    return deltas * deltas.new_tensor(weights)
+    return deltas * _factors(weights, deltas)
+
+
+def _factors(weights, deltas: Tensor) -> Tensor:
+    return send(torch.tensor(weights, dtype=deltas.dtype), deltas.device)
 
 
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +159,7 @@ def decode_boxes(anchors: Tensor, deltas: Tensor, *, weights=(1.0, 1.0, 1.0, 1.0
     """
     check_boxes(paired=True, anchors=anchors, deltas=deltas)
     centers, sizes = _center_size(anchors)
-    shift, stretch = (deltas / deltas.new_tensor(weights)).split(2, dim=1)
+    shift, stretch = (deltas / _factors(weights, deltas)).split(2, dim=1)
     centers = centers + shift * sizes
     half = 0.5 * sizes * stretch.clamp(max=clamp).exp()
     return torch.cat([centers - half, centers + half], dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .boxes import check_boxes
+from .constants import send
 
 # %% ../nbs/api/17_checks.ipynb #d7a0513c
 _LEAST_SIDE = 32  # pixels: one cell of P5
@@ -100,7 +101,8 @@ def check_objects(targets, image_sizes, num_classes: int) -> None:
     """
     places = [(i, j) for i, target in enumerate(targets) for j in range(len(target["boxes"]))]
     boxes, labels = (torch.cat([target[key] for target in targets]) for key in ("boxes", "labels"))
-    sides = boxes.new_tensor([image_sizes[i][::-1] for i, _ in places]).view(-1, 2)  # [G, 2]: W, H
+    sides = torch.tensor([image_sizes[i][::-1] for i, _ in places], dtype=boxes.dtype).view(-1, 2)  # [G, 2]: W, H
+    sides = send(sides, boxes.device)
     start, end = boxes.split(2, dim=1)
     inside = (start >= -_OVERHANG * sides) & (end <= (1 + _OVERHANG) * sides)  # NaN is not
     learnable, known = (inside & (start < end)).all(dim=1), (labels >= 1) & (labels < num_classes)
@@ -144,22 +146,31 @@ def read_targets(targets, images: Tensor, image_sizes, num_classes: int) -> list
     if targets is None or len(targets) != len(images):
         count = "none" if targets is None else len(targets)
         raise ValueError(f"training needs a target for each of the {len(images)} images, got {count}")
-    targets = [_read_target(target, i, images) for i, target in enumerate(targets)]
-    check_objects(targets, image_sizes, num_classes)
-    return targets
+    read = [_read_target(target, i, images.dtype) for i, target in enumerate(targets)]
+    if any(value.device.type != "cpu" for target in read for value in target.values()):
+        read = [_moved(target, images.device) for target in read]
+    check_objects(read, image_sizes, num_classes)
+    read = [_moved(target, images.device) for target in read]
+    for target, given in zip(read, targets, strict=True):
+        if "seed" in given:
+            target["generator"] = torch.Generator(images.device).manual_seed(given["seed"])
+    return read
 
 
-def _read_target(target: dict, i: int, images: Tensor) -> dict:
+def _moved(target, device):
+    return {key: send(value, device) for key, value in target.items()}
+
+
+def _read_target(target: dict, i: int, dtype: torch.dtype) -> dict:
+    """Boxes and labels where they are, the boxes in the precision of the computation."""
     if not isinstance(target, dict):
         raise TypeError(f"targets[{i}] must be a dict with 'boxes' and 'labels', got {type(target).__name__}")
-    moved = {}
     for key in ("boxes", "labels"):
         if key not in target:
             raise ValueError(f"targets[{i}] must have {key!r}, got only {list(target)}")
-        moved[key] = target[key].to(images.device) if hasattr(target[key], "to") else target[key]
-        if not isinstance(moved[key], Tensor):
-            raise TypeError(f"targets[{i}][{key!r}] must be a Tensor, got {type(moved[key]).__name__}")
-    boxes, labels = moved.values()
+        if not isinstance(target[key], Tensor):
+            raise TypeError(f"targets[{i}][{key!r}] must be a Tensor, got {type(target[key]).__name__}")
+    boxes, labels = target["boxes"], target["labels"]
     if not boxes.is_floating_point():
         raise TypeError(f"targets[{i}]['boxes'] must be floating point, got {boxes.dtype}")
     if labels.dtype != torch.int64:
@@ -167,6 +178,4 @@ def _read_target(target: dict, i: int, images: Tensor) -> dict:
     check_boxes(**{f"targets[{i}]['boxes']": boxes})
     if labels.shape != boxes.shape[:1]:
         raise ValueError(f"targets[{i}]['labels'] must be [{len(boxes)}] like the boxes, got {list(labels.shape)}")
-    if "seed" in target:
-        moved["generator"] = torch.Generator(images.device).manual_seed(target["seed"])
-    return moved | {"boxes": boxes.to(torch.promote_types(images.dtype, torch.float32))}
+    return {"boxes": boxes.to(torch.promote_types(dtype, torch.float32)), "labels": labels}

@@ -81,11 +81,11 @@ def write_coco_results(path: str | Path, predictions: Sequence[dict], image_ids:
     """
     rows = []
     for image_id, prediction in zip(image_ids, predictions, strict=True):
-        boxes = prediction["boxes"].double()
+        boxes = prediction["boxes"].cpu().double()
         columns = {
             "category_id": to_coco_ids(prediction["labels"]),
             "bbox": torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1),
-            "score": prediction["scores"].double(),
+            "score": prediction["scores"].cpu().double(),
         }
         for values in zip(*(column.tolist() for column in columns.values()), strict=True):
             rows.append({"image_id": int(image_id), **dict(zip(columns, values, strict=True))})

@@ -4,18 +4,26 @@
 
 # %% auto #0
 __all__ = ['IMG_SIZE', 'NUM_CLASSES', 'DEVICE', 'IMAGENET_MEAN', 'IMAGENET_STD', 'COCO_NAMES', 'COCO_IDS', 'COURSE',
-           'TORCHVISION', 'Conventions']
+           'TORCHVISION', 'send', 'Conventions']
 
 # %% ../nbs/api/00_constants.ipynb #03d55db5
 import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 # %% ../nbs/api/00_constants.ipynb #ee5f893d
 IMG_SIZE = 400
 NUM_CLASSES = 81
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = torch.device(
+    "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+)
+
+# %% ../nbs/api/00_constants.ipynb #d40b93e1
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. For a copy from the processor's memory to an NVIDIA GPU, nobody waits."""
+    return tensor.to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 # %% ../nbs/api/00_constants.ipynb #486ee6aa
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

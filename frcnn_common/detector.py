@@ -14,11 +14,11 @@ from .anchors import AnchorGenerator
 from .backbone import FPN, ResNet50
 from .boxes import clip_boxes, decode_boxes, encode_boxes
 from .checks import check_image_sizes, check_images, check_live_norm, read_targets
-from .constants import COURSE, TORCHVISION
+from .constants import COURSE, TORCHVISION, send
 from .distributed import mean_count
-from .nms import best_kept
-from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois
-from .rpn import RegionProposalNetwork, RPNHead, box_loss, full_precision
+from .nms import best_of_each
+from .roi import FastRCNNPredictor, ROIAlign, TwoMLPHead, sample_rois_of_each
+from .rpn import RegionProposalNetwork, RPNHead, box_loss, first_of_each, full_precision
 from .weights import detector_from_torchvision, detector_to_torchvision, known_bn_eps, load_weights
 
 # %% ../nbs/api/18_detector.ipynb #ee71bb4a
@@ -189,37 +189,39 @@ class FasterRCNN(nn.Module):
 
     def roi_losses(self, features, proposals, image_size, targets):
         """`roi_cls` over the sampled regions of the batch, `roi_box` over the positive ones."""
-        settings = self.roi_batch, self.roi_pos_frac, self.roi_pos_thr
-        samples = [sample_rois(p, target, *settings) for p, target in zip(proposals, targets, strict=True)]
+        samples = sample_rois_of_each(proposals, targets, self.roi_batch, self.roi_pos_frac, self.roi_pos_thr)
         rois, labels, matched = zip(*samples, strict=True)
         logits, deltas = self._predict(features, rois, image_size)  # [R, C], [R, C, 4]
-        rois, labels = torch.cat(rois), torch.cat(labels)
-        positive = labels > 0
-        goals = encode_boxes(rois[positive], torch.cat(matched), weights=self.box_weights)
-        deltas = deltas[positive, labels[positive]]  # [P, 4]: those of the matched class
+        positives = first_of_each([(len(m), len(r)) for m, r in zip(matched, rois, strict=True)])
+        rois, labels, positives = torch.cat(rois), torch.cat(labels), send(positives, logits.device)
+        goals = encode_boxes(rois[positives], torch.cat(matched), weights=self.box_weights)
+        deltas = deltas[positives, labels[positives]]  # [P, 4]: those of the matched class
         box_count = len(labels) if self.conventions.box_loss_over == "sampled" else goals.numel()
-        counts = mean_count(logits.new_tensor([len(labels), box_count]))
+        counts = mean_count(send(torch.tensor([len(labels), box_count], dtype=logits.dtype), logits.device))
         roi_cls = F.cross_entropy(logits, labels, reduction="sum") / counts[0]
         return {"roi_cls": roi_cls, "roi_box": box_loss(deltas, goals, counts[1])}
 
     def detect(self, features, proposals, image_size, image_sizes):
         """Detections of each image: score threshold, decoding, clipping, NMS within classes, the best `max_dets`."""
         logits, deltas = self._predict(features, proposals, image_size)
-        counts = [len(p) for p in proposals]
-        per_image = zip(proposals, logits.softmax(dim=1).split(counts), deltas.split(counts), image_sizes, strict=True)
-        return [self._detect_in_image(*item) for item in per_image]
+        settings = {"weights": self.box_weights, "clamp": self.conventions.delta_clamp}
+        boxes, scores, labels = _decode_best(proposals, logits.softmax(dim=1), deltas, self.score_thr, **settings)
+        boxes = [clip_boxes(b, size) for b, size in zip(boxes, image_sizes, strict=True)]
+        large = [((b[:, 2:] - b[:, :2]) >= self.MIN_SIDE).all(dim=1) for b in boxes]
+        best = best_of_each(boxes, scores, labels, large, self.nms_thr, self.max_dets)
+        found = zip(boxes, scores, labels, best, strict=True)
+        return [{"boxes": b[kept], "scores": s[kept], "labels": n[kept]} for b, s, n, kept in found]
 
     def _predict(self, features, rois, image_size):
         logits, deltas = self.predictor(self.box_head(self.roi_align(features, rois, image_size)))
         return full_precision(logits), full_precision(deltas).unflatten(1, (-1, 4))
 
-    def _detect_in_image(self, proposals, scores, deltas, image_size):
-        region, label = (scores[:, 1:] > self.score_thr).nonzero().unbind(1)  # the pairs worth decoding
-        label = label + 1
-        scores = scores[region, label]
-        settings = {"weights": self.box_weights, "clamp": self.conventions.delta_clamp}
-        boxes = clip_boxes(decode_boxes(proposals[region], deltas[region, label], **settings), image_size)
-        large = ((boxes[:, 2:] - boxes[:, :2]) >= self.MIN_SIDE).all(dim=1)
-        boxes, scores, label = boxes[large], scores[large], label[large]
-        kept = best_kept(boxes, scores, label, self.nms_thr, self.max_dets)
-        return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}
+
+def _decode_best(proposals, scores, deltas, score_thr, **settings):
+    """Boxes, scores and labels of the pairs of region and class above the score threshold: a tuple each, by image."""
+    region, label = (scores[:, 1:] > score_thr).nonzero().unbind(1)  # by region, and so by image
+    label = label + 1
+    boxes = decode_boxes(torch.cat(proposals)[region], deltas[region, label], **settings)
+    ends = torch.tensor([len(p) for p in proposals]).cumsum(0)[:-1]
+    ends = torch.searchsorted(region, send(ends, region.device)).tolist()  # of each image but the last
+    return [values.tensor_split(ends) for values in (boxes, scores[region, label], label)]

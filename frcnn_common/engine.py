@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from .constants import DEVICE
+from .constants import DEVICE, send
 from .distributed import cpu_threads, gather, mean_over_ranks, process_rank
 from .files import only_user
 from .recipes import Recipe
@@ -116,7 +116,7 @@ class Trainer:
         self.rank, self.ranks = process_rank()
         self.parallel = DistributedDataParallel(model) if self.ranks > 1 else model
         self.optimizer = make_optimizer(model, recipe)
-        self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=recipe.amp_dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=_amp_dtype(recipe) == torch.float16)
         self.folder = None if folder is None else RunFolder(folder, keep)
         self.step, self.epoch, self.history, self._unlogged = 0, 0, [], False
 
@@ -185,10 +185,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        values = [self._add_gradient(*batch, is_last=batch is batches[-1]) for batch in batches]
+        found = [self._add_gradient(*batch, is_last=batch is batches[-1]) for batch in batches]
+        losses = _read_losses(found, batches, self.step + 1)
         self.scaler.unscale_(self.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip).item()
-        losses = {name: sum(value[name] for value in values) / len(values) for name in values[0]}
         if not self.scaler.is_enabled() and not math.isfinite(grad_norm):
             raise FloatingPointError(f"step {self.step + 1}: the gradient is not finite, the losses are: {losses}")
         self.scaler.step(self.optimizer)
@@ -198,21 +198,19 @@ class Trainer:
         return entry | {"loss": sum(losses.values())} | losses
 
     def _add_gradient(self, images, targets, is_last):
-        """Backward through one batch; returns its losses as numbers, the means over the processes."""
+        """Backward through one batch; returns its losses on the device, the means over the processes."""
         targets = _with_seeds(targets, self.seed, self.step)
         only_here = nullcontext() if is_last or self.ranks == 1 else self.parallel.no_sync()
         with only_here:
             with self.autocast():
-                losses = self.parallel(images.to(DEVICE, non_blocking=True), targets)
+                losses = self.parallel(send(images, DEVICE), targets)
             means = mean_over_ranks(torch.stack([loss.detach().float() for loss in losses.values()]))
-            values = dict(zip(losses, means.tolist(), strict=True))
-            _check_losses(values, targets, self.step + 1)
             self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
-        return values
+        return dict(zip(losses, means, strict=True))
 
     def autocast(self):
         """The context in which losses are computed at the recipe's precision."""
-        dtype = self.recipe.amp_dtype
+        dtype = _amp_dtype(self.recipe)
         return torch.autocast(DEVICE.type, dtype) if dtype else nullcontext()
 
     def _save(self, batches):
@@ -311,6 +309,19 @@ def _learning_rate(recipe, step, images):
     return recipe.lr * factor * images / recipe.batch_size
 
 
+def _amp_dtype(recipe):
+    """What autocast computes in on `DEVICE`: on an Apple GPU float32, since not all that it takes is there."""
+    return None if DEVICE.type == "mps" else recipe.amp_dtype
+
+
+def _read_losses(found, batches, step):
+    """The mean of each loss over the batches, all read in one go: a device has been waited for once."""
+    values = torch.stack([torch.stack(list(losses.values())) for losses in found]).tolist()
+    for (_, targets), of_batch in zip(batches, values, strict=True):
+        _check_losses(dict(zip(found[0], of_batch, strict=True)), targets, step)
+    return {name: sum(numbers) / len(numbers) for name, *numbers in zip(found[0], *values, strict=True)}
+
+
 def _check_losses(losses, targets, step):
     """Raise unless all losses are finite, and name the images."""
     if not all(map(math.isfinite, losses.values())):
@@ -320,7 +331,8 @@ def _check_losses(losses, targets, step):
 
 def _with_seeds(targets, seed, step):
     """The targets with a seed of this step for each image, if all images have a number."""
-    if targets is None or not all(isinstance(target, dict) and "image_id" in target for target in targets):
+    if not targets or not all(isinstance(target, dict) and "image_id" in target for target in targets):
         return targets
-    return [target | {"seed": hash((seed, step, target["image_id"].item())) % 2**63} for target in targets]
-
+    numbers = torch.cat([target["image_id"].flatten() for target in targets]).tolist()
+    pairs = zip(targets, numbers, strict=True)
+    return [target | {"seed": hash((seed, step, number)) % 2**63} for target, number in pairs]

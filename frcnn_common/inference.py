@@ -214,7 +214,8 @@ class Detector:
         (found,), _ = self.model(inputs.to(DEVICE), image_sizes=sizes)
         height, width = sizes[0]
         scale = torch.tensor([image.width / width, image.height / height] * 2)
-        found = {key: value.cpu()[found["scores"].cpu() >= score] for key, value in found.items()}
+        found = {key: value.cpu() for key, value in found.items()}
+        found = {key: value[found["scores"] >= score] for key, value in found.items()}
         return found | {"boxes": found["boxes"].float() * scale}
 
     def _prepare(self, image):

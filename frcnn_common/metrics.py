@@ -218,7 +218,7 @@ def _annotations(rows: Sequence[dict]) -> list[dict]:
     """Targets or predictions of all images as COCO's annotations."""
     annotations = []
     for i, row in enumerate(rows):
-        boxes = row["boxes"].detach().double().cpu()
+        boxes = row["boxes"].detach().cpu().double()
         columns = {
             "id": torch.arange(len(boxes)) + len(annotations) + 1,  # an id of 0 would read as "not matched"
             "image_id": torch.full((len(boxes),), i),

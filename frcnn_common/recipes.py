@@ -337,7 +337,8 @@ def _kept_bytes(model, recipe, images):
     side = recipe.img_size
     pictures = torch.rand(1, 3, side, side).repeat(images, 1, 1, 1).to(DEVICE)
     target = {"boxes": torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * side, "labels": torch.tensor([1]), "seed": 0}
-    half = torch.autocast(DEVICE.type, torch.bfloat16, enabled=recipe.amp_dtype is not None)  # as large as float16
+    mixed = recipe.amp_dtype is not None and DEVICE.type != "mps"
+    half = torch.autocast(DEVICE.type, torch.bfloat16, enabled=mixed)  # as large as float16
     quiet = warnings.catch_warnings(action="ignore", category=UserWarning)  # of the frozen, random backbone
     with quiet, half, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(pictures, [target] * images)

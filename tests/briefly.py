@@ -45,7 +45,7 @@ def main(folder):
     loader = recipe.loader("train", metadata=True)
     trainer.resume(loader)
     trainer.run(loader, every=EVERY)
-    bits = b"".join(value.numpy().tobytes() for value in trainer.model.state_dict().values())
+    bits = b"".join(value.cpu().numpy().tobytes() for value in trainer.model.state_dict().values())
     print(hashlib.sha256(bits).hexdigest())
 
 

@@ -1,4 +1,4 @@
-"""What every test has: the same random numbers in every run, one meaning of the two marks, and the parity table."""
+"""What every test has: the same random numbers in every run, one meaning of the marks, and the parity table."""
 
 import math
 from pathlib import Path
@@ -15,10 +15,12 @@ PARITY = pytest.StashKey[dict]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A long test is a slow one too."""
+    """A long test is a slow one too, and one for a GPU is skipped where there is none."""
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker("slow")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="PyTorch sees no GPU"))
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def test_class_constants(name, constants):
 
 def test_constants():
     assert (frcnn_common.IMG_SIZE, frcnn_common.NUM_CLASSES) == (400, 81)
-    assert frcnn_common.DEVICE.type in ("cuda", "cpu")
+    assert frcnn_common.DEVICE.type in ("cuda", "mps", "cpu")
     for name, values in (("IMAGENET_MEAN", (0.485, 0.456, 0.406)), ("IMAGENET_STD", (0.229, 0.224, 0.225))):
         constant = getattr(frcnn_common, name)
         assert constant.dtype == torch.float32 and constant.shape == (3, 1, 1)

@@ -9,7 +9,7 @@ from test_nms import CountCalls
 
 from frcnn_common import FasterRCNN, decode_boxes, detector
 from frcnn_common.boxes import clip_boxes
-from frcnn_common.roi import sample_rois
+from frcnn_common.roi import sample_rois_of_each
 
 
 def small(num_classes=6, **options):
@@ -72,7 +72,8 @@ def test_thresholds_decide_what_is_detected():
 @pytest.mark.parametrize(("options", "regions"), [({}, (512, 128, 0.5)), ({"roi_batch": 40}, (40, 10, 0.5))])
 def test_the_head_is_trained_on_as_many_regions_as_were_asked_for(options, regions, monkeypatch):
     asked = []
-    monkeypatch.setattr(detector, "sample_rois", lambda p, t, *rest: asked.append(rest) or sample_rois(p, t, *rest))
+    ask = sample_rois_of_each
+    monkeypatch.setattr(detector, "sample_rois_of_each", lambda p, t, *rest: asked.append(rest) or ask(p, t, *rest))
     small(**options)(torch.randn(1, 3, 64, 64), [target()])
     (size, share, threshold), = asked  # fmt: skip
     assert (size, size * share, threshold) == regions
@@ -97,14 +98,20 @@ def detections_class_by_class(model, proposals, scores, deltas, size):
     return sorted(found, key=lambda item: -item[0])[: model.max_dets]
 
 
+def detect_from(model, proposals, logits, deltas, size):
+    """Detections of one image from what the head says of its proposals."""
+    model._predict = lambda *_: (logits, deltas)
+    return model.detect([], [proposals], size, [size])
+
+
 def test_detections_equal_a_loop_over_the_classes():
     model = small(num_classes=9)
     torch.manual_seed(3)
     corners = torch.rand(200, 2) * 60
     proposals = torch.cat([corners, corners + 4 + torch.rand(200, 2) * 40], dim=1)
-    scores, deltas = (torch.randn(200, 9) * 2).softmax(dim=1), torch.randn(200, 9, 4) * 0.3
-    result = model._detect_in_image(proposals, scores, deltas, (80, 80))
-    expected = detections_class_by_class(model, proposals, scores, deltas, (80, 80))
+    logits, deltas = torch.randn(200, 9) * 2, torch.randn(200, 9, 4) * 0.3
+    (result,) = detect_from(model, proposals, logits, deltas, (80, 80))
+    expected = detections_class_by_class(model, proposals, logits.softmax(dim=1), deltas, (80, 80))
     assert len(result["scores"]) == len(expected) == 100
     scores, labels, boxes = zip(*expected, strict=True)
     assert result["scores"].tolist() == list(scores) and result["labels"].tolist() == list(labels)
@@ -116,12 +123,11 @@ def test_all_classes_at_once():
 
     def calls(num_classes):
         model = small(num_classes)
-        scores = torch.zeros(100, num_classes)
-        scores[torch.arange(100), 1 + torch.arange(100) % (num_classes - 1)] = 0.9
+        logits = torch.zeros(100, num_classes)
+        logits[torch.arange(100), 1 + torch.arange(100) % (num_classes - 1)] = 9
         with CountCalls() as counter:
-            model._detect_in_image(
-                torch.tensor([[0.0, 0, 9, 9]]).repeat(100, 1), scores, torch.zeros(100, num_classes, 4), (20, 20)
-            )
+            same = torch.tensor([[0.0, 0, 9, 9]]).repeat(100, 1)
+            detect_from(model, same, logits, torch.zeros(100, num_classes, 4), (20, 20))
         return counter.calls
 
     assert calls(81) <= calls(5) + 5
@@ -133,24 +139,6 @@ def test_box_loss_reads_the_matched_class_only():
     model(images, targets)["roi_box"].backward()
     touched = model.predictor.box.weight.grad.view(6, 4, -1).abs().sum(dim=(1, 2)) > 0
     assert touched.tolist() == [False, False, False, True, False, False]
-
-
-class Elsewhere:
-    """Stands for a tensor on another device: of no use until it is moved."""
-
-    def __init__(self, tensor):
-        self.tensor, self.moved_to = tensor, None
-
-    def to(self, device):
-        self.moved_to = device
-        return self.tensor
-
-
-def test_targets_move_to_the_models_device():
-    elsewhere = {key: Elsewhere(value) for key, value in target().items()}
-    losses = small()(torch.randn(1, 3, 64, 64), [elsewhere])
-    assert all(loss.isfinite() for loss in losses.values())
-    assert all(value.moved_to == torch.device("cpu") for value in elsewhere.values())
 
 
 @pytest.mark.parametrize(("targets", "count"), [(None, "none"), ([], "0"), ([target()] * 3, "3")])

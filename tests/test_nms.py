@@ -7,12 +7,12 @@ import pytest
 import torch
 import torchvision
 from hypothesis import given
-from strategies import GRID, arrange, box_sets
+from strategies import GRID, THRESHOLDS, arrange, box_sets, scores_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from frcnn_common.boxes import box_iou
-from frcnn_common.nms import batched_nms, best_kept, nms
+from frcnn_common.nms import batched_nms, best_kept, best_of_each, nms
 
 
 @given(box_sets(GRID), st.sampled_from((0.0, 0.3, 0.5, 0.7, 1.0)), st.randoms(use_true_random=False))
@@ -81,17 +81,6 @@ def test_no_table_of_all_pairs(layout):
     assert counted(boxes, scores).largest <= 2**16
 
 
-@pytest.mark.parametrize("entries", [800, 2**23])
-@pytest.mark.parametrize("layout", ["scattered", "clustered", "chain", "of all sizes"])
-def test_tables_of_any_size(monkeypatch, layout, entries):
-    """A GPU has larger tables than the processors that the other tests run on."""
-    monkeypatch.setattr(sys.modules["frcnn_common.nms"], "_entries", lambda columns: entries)
-    boxes = arrange(layout, 3000, 0).float()
-    scores = torch.rand(3000, generator=torch.Generator().manual_seed(1))
-    for iou_thr in (0.0, 0.5):
-        assert torch.equal(nms(boxes, scores, iou_thr), torchvision.ops.nms(boxes, scores, iou_thr))
-
-
 def test_a_crowd_behind_spread_out_boxes():
     """The best thousand touch nothing, so the neighbors are searched, and the crowd behind them is found out there."""
     places = 1000 * torch.arange(1000.0)[:, None]
@@ -155,3 +144,88 @@ def test_nms_names_the_wrong_shape():
         nms(torch.zeros(3, 5), torch.zeros(3), 0.5)
     with pytest.raises(ValueError, match=r"groups \[N\], got \[3, 4\], \[3\], \[2\]"):
         batched_nms(torch.zeros(3, 4), torch.zeros(3), torch.zeros(2), 0.5)
+
+
+# --- All pairs at once, as on a GPU -----------------------------------------------------------------------------------
+ROOM = sys.modules["frcnn_common.nms"]
+
+
+@pytest.fixture
+def few_waits(monkeypatch):
+    """Let tensors of the CPU go the way of a GPU's."""
+    monkeypatch.setattr(ROOM, "_wants_few_waits", lambda boxes: True)
+
+
+def walk(boxes, scores, groups, wanted, iou_thr):
+    """The definition, one box after the other."""
+    kept = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        rivals = [j for j in kept if groups[j] == groups[i]]
+        if wanted[i] and not (box_iou(boxes[i : i + 1], boxes[rivals]) > iou_thr).any():
+            kept.append(i)
+    return kept
+
+
+@st.composite
+def sets(draw):
+    """Boxes, scores, groups and which are wanted, of one to four sets, some of them empty."""
+    drawn = []
+    for boxes in draw(st.lists(box_sets(max_boxes=12), min_size=1, max_size=4)):
+        groups = draw(st.lists(st.sampled_from((0, 3, -(2**60))), min_size=len(boxes), max_size=len(boxes)))
+        wanted = draw(st.lists(st.booleans(), min_size=len(boxes), max_size=len(boxes)))
+        masks = torch.tensor(groups, dtype=torch.int64), torch.tensor(wanted, dtype=torch.bool)
+        drawn.append((boxes, draw(scores_for(boxes)), *masks))
+    return [list(part) for part in zip(*drawn, strict=True)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+@given(sets(), THRESHOLDS, st.integers(0, 14))
+def test_the_best_of_each_set_are_those_of_a_walk(together, drawn, iou_thr, limit):
+    """By the way of the CPU, and by that of a GPU with blocks of three boxes and two rounds between looks."""
+    boxes, scores, groups, wanted = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ROOM, "_wants_few_waits", lambda boxes: together)
+        patch.setattr(ROOM, "_LARGEST_BLOCK", 3)
+        patch.setattr(ROOM, "_ROUNDS", 2)
+        best = best_of_each(boxes, scores, groups, wanted, iou_thr, limit)
+    expected = [walk(*one, iou_thr)[:limit] for one in zip(*drawn, strict=True)]
+    assert [indices.tolist() for indices in best] == expected
+
+
+@pytest.mark.parametrize("block", [100, 4096])
+@pytest.mark.parametrize("layout", ["scattered", "clustered", "one pile", "chain", "of all sizes", "thin", "on a grid"])
+def test_many_boxes_all_pairs_at_once(few_waits, monkeypatch, layout, block):
+    """As torchvision's, of 1,200 boxes with ties; the first twenty come from the first blocks."""
+    monkeypatch.setattr(ROOM, "_LARGEST_BLOCK", block)
+    boxes = arrange(layout, 1200, 0).float()
+    scores = (torch.rand(1200) * 100).round()
+    for iou_thr in (0.0, 0.5, 1.0):
+        kept = nms(boxes, scores, iou_thr)
+        assert torch.equal(kept, torchvision.ops.nms(boxes, scores, iou_thr))
+        assert torch.equal(best_kept(boxes, scores, torch.zeros(1200).long(), iou_thr, 20), kept[:20])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.float16])
+def test_scores_of_any_type_all_pairs_at_once(few_waits, dtype):
+    boxes, scores = arrange("clustered", 300, 0).float(), torch.arange(300).flip(0).to(dtype)
+    assert torch.equal(nms(boxes, scores, 0.5), torchvision.ops.nms(boxes, scores.float(), 0.5))
+
+
+def test_nothing_and_no_number_all_pairs_at_once(few_waits):
+    test_the_best_of_nothing()
+    test_without_boxes()
+    test_boxes_of_nothing_suppress_nothing(1000)
+    test_the_area_of_a_large_box_in_half_precision()
+    test_kept_indices_serve_autograd()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_each_set_is_looked_at(monkeypatch, together):
+    monkeypatch.setattr(ROOM, "_wants_few_waits", lambda boxes: together)
+    boxes = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r"groups \[N\], got \[3, 4\], \[2\], \[3\]"):
+        best_of_each(
+            [boxes] * 2, [torch.zeros(3), torch.zeros(2)], [torch.zeros(3)] * 2, [boxes[:, 0] == 0] * 2, 0.5, 1
+        )
+    with pytest.raises(ValueError, match="threshold in 0…1, got 2"):
+        best_of_each([boxes], [torch.zeros(3)], [torch.zeros(3)], [boxes[:, 0] == 0], 2, 1)

@@ -251,10 +251,15 @@ def spread(candidates, count):
     return candidates[torch.linspace(0, len(candidates) - 1, count).long()] if count else candidates[:0]
 
 
-def our_rule(labels, size, pos_frac, generator=None):
+def our_rule(labels, size, pos_frac):
     """In place of `subsample`."""
     positives = spread((labels > 0).nonzero()[:, 0], int(size * pos_frac))
     return positives, spread((labels == 0).nonzero()[:, 0], size - len(positives))
+
+
+def ours_of_each(labels, size, pos_frac, generators):
+    """In place of `subsample_of_each`."""
+    return [our_rule(of_image, size, pos_frac) for of_image in labels]
 
 
 def their_rule(sampler, labels_per_image):
@@ -292,8 +297,8 @@ def peer_losses(peer, images, targets):
 
 @pytest.mark.slow
 def test_losses_and_gradients_equal_torchvisions(parity, monkeypatch):
-    monkeypatch.setattr(rpn, "subsample", our_rule)
-    monkeypatch.setattr(roi, "subsample", our_rule)
+    monkeypatch.setattr(rpn, "subsample_of_each", ours_of_each)
+    monkeypatch.setattr(roi, "subsample_of_each", ours_of_each)
     monkeypatch.setattr(_utils.BalancedPositiveNegativeSampler, "__call__", their_rule)
     options = {"norm": "frozen", "trainable_layers": 5, "roi_batch": 128}  # float64 is slow
     ours = FasterRCNN.from_torchvision(lively_state(), bn_eps=1e-5, **options).double().train()

@@ -97,9 +97,17 @@ def test_losses_are_averaged_over_images():
         torch.testing.assert_close(both[name], (single[0][name] + single[1][name]) / 2)
 
 
-def test_training_needs_targets():
-    with pytest.raises(ValueError, match="each of the 2 images, got none"):
-        small_rpn()(maps(), (64, 64))
+def test_the_old_call_in_training_without_targets_gives_proposals_and_no_losses():
+    """`rpn(features, image_size)`, as the notebooks of the older module call it on a network fresh from its maker."""
+    proposals, losses = small_rpn()(maps(), (64, 64))
+    expected, _ = small_rpn()(maps(), (64, 64), [{"boxes": torch.empty(0, 4)}] * 2)
+    assert losses == {} and all(torch.equal(*pair) for pair in zip(proposals, expected, strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_training_refuses_another_number_of_targets(count):
+    with pytest.raises(ValueError, match=f"each of the 2 images, got {count}"):
+        small_rpn()(maps(), (64, 64), [{"boxes": torch.empty(0, 4)}] * count)
 
 
 def test_evaluation_gives_no_losses():

@@ -25,7 +25,8 @@ NAMES = {  # the promised names, by the module that defines them
     "nms": "nms batched_nms",
     "data": "COCOStreamDataset frcnn_collate_fn",
     "backbone": "Bottleneck ResNet50 FPN",
-    "rpn": "AnchorGenerator RPNHead RegionProposalNetwork",
+    "anchors": "AnchorGenerator",
+    "rpn": "RPNHead RegionProposalNetwork",
     "roi": "ROIAlign TwoMLPHead FastRCNNPredictor",
     "detector": "FasterRCNN",
 }

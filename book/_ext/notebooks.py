@@ -1,7 +1,9 @@
 """Sphinx extension: the nbdev notebooks of this project as pages of a book.
 
 - An API page gets the signature and docstring of each public name, as a cross-reference target, above its source.
-- Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure.
+- Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
+  `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
+- A cell tagged `solution` is folded: the reader is to write it, and finds a notebook to do so below the title.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
 """
 
@@ -21,7 +23,11 @@ DIRECTIVE = re.compile(r"^#\s?\|.*\n?|^# ?NBVAL_\w+[ \t]*\n?", re.MULTILINE)
 DEFAULT_EXP = re.compile(r"^#\s?\|\s*default_exp\s+(\S+)", re.MULTILINE)
 EXPORT = re.compile(r"^#\s?\|\s*export\s*$", re.MULTILINE)
 HIDE = re.compile(r"^#\s?\|\s*hide\s*$", re.MULTILINE)
-FIGURE = re.compile(r"^#\s?\|\s*(label|fig-cap):\s*(.+)$", re.MULTILINE)
+FIGURE = re.compile(r"^#\s?\|\s*(label|fig-cap|fig-alt):\s*(.+(?:\n#\s?\|\s{2,}.+)*)$", re.MULTILINE)
+STUDENT = (
+    'To fill in yourself: <a href="../../student/{0}.ipynb" download>this chapter as a notebook with stubs</a> '
+    "in place of solutions."
+)
 OWN_NAME = re.compile(r"(\{py:\w+\}`)(?=frcnn_common\.)")  # shown without its module
 TORCH_PATH = re.compile(r"\btorch\.(nn|optim(?:\.lr_scheduler)?|utils\.data)\.(?:[a-z_]+\.)+(?=[A-Z])")
 
@@ -39,7 +45,11 @@ def on_source_read(app, docname, source):
         notebook = json.loads(source[0])
         fingerprint = {"cell_type": "code", "id": "fingerprint", "source": note_digest(app, docname)}
         fingerprint |= {"metadata": {"tags": ["remove-cell"]}, "execution_count": None, "outputs": []}
-        notebook["cells"] = [fingerprint, *shown_cells(notebook["cells"])]
+        cells = [fingerprint, *shown_cells(notebook["cells"])]
+        if any("solution" in cell["metadata"].get("tags", []) for cell in cells):
+            text = STUDENT.format(Path(docname).name)
+            cells.insert(2, {"cell_type": "markdown", "id": "student", "metadata": {}, "source": text})
+        notebook["cells"] = cells
         source[0] = json.dumps(notebook)
     else:
         source[0] = OWN_NAME.sub(r"\1~", source[0])
@@ -65,8 +75,12 @@ def shown_cells(cells):
             yield {"cell_type": "markdown", "id": f"documentation-{number}", "metadata": {}, "source": text}
         tags = cell["metadata"].get("tags", []) + ["remove-cell"] * bool(HIDE.search(source))
         shown = cell | {"source": DIRECTIVE.sub("", source), "metadata": {"tags": tags}}
-        if figure := dict(FIGURE.findall(source)):
+        if "solution" in tags:
+            shown["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {"code_prompt_show": "Show a solution"}}
+        if figure := {key: re.sub(r"\n#\s?\|\s+", " ", text) for key, text in FIGURE.findall(source)}:
             shown["metadata"]["mystnb"] = {"figure": {"name": figure["label"], "caption": figure["fig-cap"]}}
+            if "fig-alt" in figure:
+                shown["metadata"]["mystnb"]["image"] = {"alt": figure["fig-alt"]}
         yield shown
 
 
