@@ -83,7 +83,7 @@ class COCOStreamDataset(IterableDataset):
     box_format : str, optional
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     names : sequence of str, optional
-        Class names that the labels shall count, the background first. The source's are looked up among them.
+        Class names that the labels shall count, the background first. Those of the source are found among them.
     metadata : bool
         Also put `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width of the image that the row's
         boxes are in) into the target, as evaluation needs them. In the split `val`, crowd regions are then marked by
@@ -138,7 +138,7 @@ class COCOStreamDataset(IterableDataset):
         if self.origin and Path(source).is_dir():
             self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
         elif not self.origin:
-            self.names = class_names(source) or COCO_NAMES
+            self.names = class_names(source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
         self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty

@@ -106,17 +106,18 @@ class FasterRCNN(nn.Module):
         self.score_thr, self.nms_thr, self.max_dets = score_thr, nms_thr, max_dets
 
     @classmethod
-    def from_torchvision(cls, weights, *, bn_eps=None, **options):
+    def from_torchvision(cls, weights, *, bn_eps=None, coco_rows=None, **options):
         """A model in training mode that computes what torchvision's `fasterrcnn_resnet50_fpn` does with these weights.
 
         Parameters
         ----------
         weights : str, Path or dict
-            `"COCO_V1"` (downloaded to torch's cache), a file, or a state dict; see `load_weights`. 91 class rows become
-            the 81 of COCO, any other number is kept.
+            `"COCO_V1"` (downloaded to torch's cache), a file, or a state dict, as in `load_weights`.
         bn_eps : float, optional
             The epsilon that the weights want in batch norm: 0.0 for `"COCO_V1"`, where it is known by the name or the
             file, and for what was fine-tuned from it; 1e-5 for any other model of torchvision.
+        coco_rows : bool, optional
+            Whether the class rows are COCO's 91, which become 81; by default only of `"COCO_V1"`, by its name or file.
         **options
             Other parameters of `FasterRCNN`, such as `trainable_layers`.
 
@@ -125,8 +126,9 @@ class FasterRCNN(nn.Module):
         ValueError, FileNotFoundError, ConnectionError
             As in `load_weights` and `detector_from_torchvision`.
         """
-        state = load_weights(weights)
-        state = detector_from_torchvision(state, known_bn_eps(weights) if bn_eps is None else bn_eps)
+        state, known_eps = load_weights(weights), known_bn_eps(weights)
+        coco_rows = known_eps is not None if coco_rows is None else coco_rows
+        state = detector_from_torchvision(state, known_eps if bn_eps is None else bn_eps, coco_rows=coco_rows)
         model = cls(len(state["predictor.cls.bias"]), conventions=TORCHVISION, **options)
         model.load_state_dict(state)
         return model
@@ -134,8 +136,7 @@ class FasterRCNN(nn.Module):
     def to_torchvision(self, num_classes=None):
         """Weights with which torchvision's `fasterrcnn_resnet50_fpn` computes what this model computes.
 
-        `num_classes` and the state dict are those of `detector_to_torchvision`. Raises a `ValueError` also if this
-        model has other conventions than torchvision's.
+        As in `detector_to_torchvision`. Raises a `ValueError` also if this model has other conventions.
         """
         if self.conventions != TORCHVISION:
             raise ValueError(

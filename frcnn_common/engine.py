@@ -7,7 +7,6 @@ __all__ = ['seed_everything', 'lr_factor', 'make_optimizer', 'Trainer']
 
 # %% ../nbs/api/21_engine.ipynb #f999618a
 import math
-import platform
 import random
 import time
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from .distributed import cpu_threads, gather, mean_over_ranks, process_rank
 from .files import only_user
 from .recipes import Recipe
 from .runs import RunFolder, check_progress, load_checkpoint, random_states
-from .runs import refuse_other_run, set_random_states
+from .runs import refuse_other_run, run_state, set_random_states
 
 # %% ../nbs/api/21_engine.ipynb #2250f4d1
 def seed_everything(seed: int) -> None:
@@ -154,6 +153,7 @@ class Trainer:
         bar = tqdm(total=last, initial=self.step, disable=quiet, unit="step")
         with bar, _alone_in_folder(self), cpu_threads(self.recipe.threads):
             if self.folder is not None and self.step == 0:
+                run_state(self)  # what cannot be stored is refused now
                 self.folder.begin(write=self.rank == 0)
             if self._unlogged:
                 self._finish(True, evaluate)
@@ -217,7 +217,7 @@ class Trainer:
         position = batches.state_dict() if hasattr(batches, "state_dict") else None
         of_ranks = gather({"random": random_states(), "stream": position, "epoch": self.epoch})
         if self.rank == 0:
-            self.folder.save(self.history[-1], self.model, **_state_of(self), ranks=of_ranks)
+            self.folder.save(self.history[-1], self.model, **run_state(self), ranks=of_ranks)
 
     def _finish(self, due, evaluate):
         """Evaluate, if it is due, and log the last step. An evaluation leaves the random generators as they were."""
@@ -250,15 +250,14 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the checkpoint cannot be read, if it is of another recipe, seed or number of processes (the message says
-            what differs), or if another run is in the folder.
+            If the checkpoint cannot be read, if it is of another recipe, model, seed or number of processes (the
+            message says what differs), or if another run is in the folder.
         """
         path = self.folder.last()
         if path is None:
             return 0
         checkpoint = load_checkpoint(path)
-        for part in ("recipe", "run"):
-            refuse_other_run(path, checkpoint.get(part), _state_of(self)[part])
+        refuse_other_run(path, checkpoint, run_state(self))
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
@@ -293,19 +292,6 @@ def _endless(trainer, batches):
             yield batch
         trainer.epoch += 1
     raise ValueError("the training data does not yield a single sample")
-
-
-def _state_of(trainer):
-    """What a checkpoint has to hold beside weights and positions."""
-    return {
-        "step": trainer.step,
-        "epoch": trainer.epoch,
-        "recipe": trainer.recipe.describe(),
-        "run": {"accumulate": trainer.accumulate, "seed": trainer.seed, "ranks": trainer.ranks},
-        "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-    }
 
 
 def _check_batches(batches):

@@ -18,7 +18,7 @@ from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
 from .samples import to_input, to_rgb
 from .detector import FasterRCNN
 from .files import write_atomically
-from .runs import load_checkpoint
+from .runs import load_checkpoint, model_options, read_options
 
 # %% ../nbs/api/26_inference.ipynb #ad2c2cc0
 def save_detector(path, model: FasterRCNN, recipe) -> None:
@@ -29,17 +29,32 @@ def save_detector(path, model: FasterRCNN, recipe) -> None:
     path : str or Path
         The file; its folder is made.
     model : FasterRCNN
-        Matrices are stored in half precision, vectors as they are.
+        Its options are read off it (`model_options`). Matrices are stored in half precision, unless that is too small
+        for a number in them, and vectors as they are: what is loaded again detects, to the bit, what this model
+        detects once its matrices are rounded so.
     recipe : Recipe
-        The recipe that made the model: its name, image size, model options and class names are stored.
+        Its name, image size and class names are stored.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many names as the model has classes, or as in `model_options`.
     """
     from safetensors.torch import save
 
-    state = {name: value.half() if value.ndim > 1 else value for name, value in model.state_dict().items()}
-    state = {name: value.contiguous().cpu() for name, value in state.items()}
-    settings = {name: getattr(recipe, name) for name in ("img_size", "model_options", "names")}
+    rows = model.predictor.cls.out_features
+    if len(recipe.names) != rows:
+        raise ValueError(f"the recipe has {len(recipe.names)} names (with the background), the model {rows} classes")
+    state = {name: _rounded(value).contiguous().cpu() for name, value in model.state_dict().items()}
+    settings = {name: getattr(recipe, name) for name in ("img_size", "names")} | {"model_options": model_options(model)}
     data = save(state, metadata={"frcnn_common": json.dumps(settings | {"recipe": recipe.name})})
     write_atomically(path, lambda file: file.write(data))
+
+
+def _rounded(value):
+    """A matrix in half precision, if all of its numbers fit; a vector as it is."""
+    half = value.half() if value.ndim > 1 else value
+    return half if torch.equal(half.isfinite(), value.isfinite()) else value
 
 # %% ../nbs/api/26_inference.ipynb #06a01575
 def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
@@ -76,6 +91,7 @@ def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
         settings = {key: settings[key] for key in ("recipe", "img_size", "model_options")} | {"names": names}
         if settings["img_size"] not in range(1, 4097):
             raise ValueError(f"img_size must be 1…4096, got {settings['img_size']!r:.20}")
+        settings["model_options"] = read_options(settings["model_options"])
         model = FasterRCNN(**settings["model_options"] | options | _sizes(state) | {"backbone_weights": None})
         model.load_state_dict(state)
         if len(names) != len(state["predictor.cls.bias"]) or not all(isinstance(name, str) for name in names):
@@ -123,6 +139,7 @@ def _read_checkpoint(path):
     recipe = checkpoint.get("recipe")
     if isinstance(recipe, dict):
         settings = recipe | {"recipe": recipe.get("name")}
+        settings["model_options"] = checkpoint.get("model_options") or recipe.get("model_options")
     else:  # the older module knew one size and one model
         settings = {"recipe": None, "img_size": IMG_SIZE, "model_options": {}}
     return checkpoint["model_state_dict"], settings

@@ -206,15 +206,18 @@ _BN_EPS = 1e-5  # of every batch norm in our ResNet50
 _COCO_ROWS = [0, *COCO_IDS]
 
 
-def detector_from_torchvision(state: Mapping, bn_eps: float | None) -> dict[str, Tensor]:
+def detector_from_torchvision(state: Mapping, bn_eps: float | None, *, coco_rows: bool = False) -> dict[str, Tensor]:
     """Weights of torchvision's `fasterrcnn_resnet50_fpn` for our `FasterRCNN` under torchvision's conventions.
 
     Parameters
     ----------
     state : dict
-        The state dict of torchvision's model. Of 91 class rows the 81 of COCO are kept; any other number stays.
+        The state dict of torchvision's model.
     bn_eps : float
         The epsilon that these weights want in batch norm. It is folded into the weight of the norm, as ours is 1e-5.
+    coco_rows : bool
+        Whether the class rows are COCO's 91, of which the 81 in use are kept. Otherwise all rows stay: 91 of them can
+        be 90 classes of one's own as well.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def detector_from_torchvision(state: Mapping, bn_eps: float | None) -> dict[str,
     Raises
     ------
     ValueError
-        If keys are missing or unknown, or if `bn_eps` is None or negative.
+        If keys are missing or unknown, if `bn_eps` is None or negative, or if there are no 91 rows for `coco_rows`.
     """
     state = _renamed(_with_counters({_today(key): value for key, value in state.items()}), _detector_keys())
     if bn_eps is None or bn_eps < 0:
@@ -236,7 +239,10 @@ def detector_from_torchvision(state: Mapping, bn_eps: float | None) -> dict[str,
         weight, variance = key.replace("running_var", "weight"), state[key].double()
         factor = ((variance + _BN_EPS) / (variance + bn_eps)).sqrt()
         state[weight] = (state[weight].double() * factor).to(state[weight].dtype)
-    if len(state["predictor.cls.bias"]) == 91:
+    rows = len(state["predictor.cls.bias"])
+    if coco_rows and rows != 91:
+        raise ValueError(f"COCO's class rows are 91, these weights have {rows}: leave out coco_rows")
+    if coco_rows:
         for key in [key for key in state if key.startswith("predictor.")]:
             state[key] = state[key].unflatten(0, (91, -1))[_COCO_ROWS].flatten(0, 1)  # [91, 1 or 4, …] → [81 or 324, …]
     return state

@@ -7,15 +7,17 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from frcnn_common import FasterRCNN
 from frcnn_common.boxes import box_iou
-from frcnn_common.constants import DEVICE
+from frcnn_common.constants import COURSE, DEVICE, TORCHVISION
 from frcnn_common.engine import Trainer
 from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
 from frcnn_common.metrics import evaluate, predict
@@ -58,6 +60,138 @@ def test_matrices_are_stored_in_half_and_vectors_as_they_are(tmp_path):
     for name, value in model.state_dict().items():
         expected = value.half().float() if value.ndim > 1 else value
         assert torch.equal(loaded.state_dict()[name].to(value.device), expected.to(value.dtype)), name
+
+
+NARROW = {"width": 4, "fpn_channels": 16, "fc_dim": 32}
+
+
+def by_position():
+    return FasterRCNN(5, **NARROW)
+
+
+def with_thresholds():
+    return FasterRCNN(5, score_thr=0.01, nms_thr=0.9, max_dets=7, pre_nms=300, post_nms=70, min_sz=3, **NARROW)
+
+
+def with_conventions():
+    return FasterRCNN(num_classes=5, conventions=TORCHVISION, norm="frozen", trainable_layers=2, **NARROW)
+
+
+def with_conventions_of_its_own():
+    return FasterRCNN(5, conventions=replace(COURSE, roi_offset=0.0, box_weights=(2.0, 2.0, 1.0, 1.0)), **NARROW)
+
+
+def changed_by_hand():
+    model = FasterRCNN(5, anchor_sizes=[9, 18, 36, 72, 144], box_weights=(5.0, 5.0, 2.0, 2.0), **NARROW)
+    model.score_thr, model.rpn.post_nms, model.box_weights = 0.02, 40, [4.0, 4.0, 2.0, 2.0]
+    model.rpn.rpn_batch = 32  # has nothing to do with detection
+    return model
+
+
+def lively(make):
+    """A model whose head tells classes apart, so that it finds something."""
+    torch.manual_seed(3)
+    model = make().to(DEVICE)
+    nn.init.normal_(model.predictor.box.weight, std=0.1)
+    model.predictor.cls.bias.data = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0], device=DEVICE)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+FIVE = replace(
+    SMALL, names=("__background__", "a", "b", "c", "d"), model_options=SMALL.model_options | {"num_classes": 5}
+)
+
+
+@pytest.mark.parametrize(
+    "make", [by_position, with_thresholds, with_conventions, with_conventions_of_its_own, changed_by_hand]
+)
+@pytest.mark.parametrize("way", ["weights", "checkpoint"])
+def test_what_is_loaded_detects_what_was_saved(tmp_path, make, way):
+    """To the bit, whoever made the model: the recipe says nothing of its options. Weights are stored as halves."""
+    model = lively(make)
+    if way == "weights":
+        save_detector(tmp_path / "a.safetensors", model, FIVE)
+        loaded, settings = load_detector(tmp_path / "a.safetensors")
+        model.load_state_dict({k: v.half().float() if v.ndim > 1 else v for k, v in model.state_dict().items()})
+    else:
+        Trainer(model, FIVE, tmp_path).run(FIVE.loader("train", 2, source=rows_of_five()), steps=1)
+        loaded, settings = load_detector(tmp_path / "step_00000001.pt")
+        model.eval()
+    assert loaded.conventions == model.conventions and FasterRCNN(**settings["model_options"]).conventions
+    with torch.no_grad():
+        images = torch.randn(2, 3, 96, 128, device=DEVICE)
+        (expected, proposals), (found, others) = model(images), loaded(images)
+    assert sum(len(result["boxes"]) for result in expected)
+    assert all(torch.equal(a, b) for a, b in zip(proposals, others, strict=True))
+    for result, other in zip(expected, found, strict=True):
+        assert all(torch.equal(result[key], other[key]) for key in ("boxes", "scores", "labels"))
+
+
+def rows_of_five():
+    rows = [draw_scene(number, longest=64) for number in range(2)]
+    for row in rows:
+        row["objects"]["category"] = [category % 4 for category in row["objects"]["category"]]
+    return datasets.IterableDataset.from_generator(lambda: iter(rows))
+
+
+def test_torchvisions_weights_come_back_as_torchvisions(tmp_path):
+    options = {"width": 4, "fpn_channels": 16, "fc_dim": 32}
+    model = lively(lambda: FasterRCNN(5, conventions=TORCHVISION, **options))
+    save_detector(tmp_path / "a.safetensors", model, FIVE)
+    loaded, _ = load_detector(tmp_path / "a.safetensors")
+    assert loaded.to_torchvision().keys() == model.to_torchvision().keys()
+    low = load_detector(tmp_path / "a.safetensors", score_thr=0.01)[0]
+    assert (low.score_thr, loaded.score_thr) == (0.01, 0.05)
+
+
+def test_conventions_in_the_options_of_a_recipe(tmp_path):
+    recipe = replace(FIVE, steps=2, model_options=FIVE.model_options | {"conventions": TORCHVISION})
+    loader = recipe.loader("train", 2, source=rows_of_five())
+    Trainer(recipe.model(), recipe, tmp_path).run(loader, steps=1)
+    assert Trainer(recipe.model(), recipe, tmp_path).resume(loader) == 1
+    other = Trainer(FasterRCNN(**FIVE.model_options), recipe, tmp_path)
+    with pytest.raises(ValueError, match="belongs to another run: .*conventions is .*here, .*there"):
+        other.resume(loader)
+    save_detector(tmp_path / "a.safetensors", recipe.model(), recipe)
+    for path in ("a.safetensors", "step_00000001.pt"):
+        assert load_detector(tmp_path / path)[0].conventions == TORCHVISION
+
+
+def test_files_of_before_still_load(tmp_path):
+    """Their options are the recipe's; conventions were no part of them."""
+    model = lively(lambda: FasterRCNN(**FIVE.model_options))
+    old = {"recipe": "x", "img_size": 64, "names": FIVE.names, "model_options": FIVE.model_options}
+    save_file(model.state_dict(), tmp_path / "old.safetensors", metadata={"frcnn_common": json.dumps(old)})
+    save_checkpoint(tmp_path / "old.pt", model, recipe=FIVE.describe())
+    for path in ("old.safetensors", "old.pt"):
+        loaded, _ = load_detector(tmp_path / path)
+        assert torch.equal(loaded(torch.ones(1, 3, 64, 64, device=DEVICE))[0][0]["scores"],
+                           model(torch.ones(1, 3, 64, 64, device=DEVICE))[0][0]["scores"])  # fmt: skip
+
+
+def test_what_cannot_be_stored_is_refused_before_the_first_step(tmp_path):
+    model = by_position().to(DEVICE)
+    model.roi_align.k0 = 3
+    with pytest.raises(ValueError, match="no option of FasterRCNN makes a model whose roi_align.k0 is 3: 4 is"):
+        save_detector(tmp_path / "a.safetensors", model, FIVE)
+    trainer = Trainer(model, FIVE, tmp_path / "run")
+    with pytest.raises(ValueError, match="roi_align.k0"):
+        trainer.run(FIVE.loader("train", 2, source=rows_of_five()))
+    assert trainer.step == 0
+    with pytest.raises(ValueError, match="the recipe has 81 names .*, the model 5 classes"):
+        save_detector(tmp_path / "a.safetensors", by_position(), SMALL)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_a_number_that_is_too_large_for_a_half_stays(tmp_path):
+    model = by_position()
+    model.predictor.box.weight.data[0, 0] = 1e6
+    save_detector(tmp_path / "a.safetensors", model, FIVE)
+    loaded, _ = load_detector(tmp_path / "a.safetensors")
+    assert torch.equal(loaded.predictor.box.weight.cpu(), model.predictor.box.weight)
 
 
 def test_a_checkpoint_of_the_trainer_is_a_detector(tmp_path):

@@ -203,7 +203,7 @@ def peer_state():
 
 
 def test_91_rows_become_81(peer_state):
-    ours = detector_from_torchvision(peer_state, bn_eps=1e-5)
+    ours = detector_from_torchvision(peer_state, bn_eps=1e-5, coco_rows=True)
     rows = ours["predictor.cls.weight"][:, 0]
     assert rows.tolist() == ours["predictor.cls.bias"].tolist() == [0, *COCO_IDS]
     # by COCO's list: 11 fire hydrant, 12 street sign (unused), 13 stop sign; 82 refrigerator, 83 blender, 84 book
@@ -215,8 +215,8 @@ def test_91_rows_become_81(peer_state):
     assert torch.equal(boxes, ours["predictor.box.bias"]) and len(boxes) == 324
 
 
-@pytest.mark.parametrize("num_classes", [2, 81, 90])
-def test_any_other_number_of_rows_stays(peer_state, num_classes):
+@pytest.mark.parametrize("num_classes", [2, 81, 90, 91])
+def test_rows_of_ones_own_stay(peer_state, num_classes):
     state = peer_state | {f"{CLS}.{t}": peer_state[f"{CLS}.{t}"][:num_classes] for t in ("weight", "bias")}
     state |= {f"{BOX}.{t}": peer_state[f"{BOX}.{t}"][: 4 * num_classes] for t in ("weight", "bias")}
     ours = detector_from_torchvision(state, bn_eps=1e-5)
@@ -225,8 +225,28 @@ def test_any_other_number_of_rows_stays(peer_state, num_classes):
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
+@pytest.mark.slow
+def test_whether_91_rows_are_cocos_is_known_by_the_file_or_said(peer_state, server, tmp_path):
+    """The same 91 rows: of the published file, of a state dict, and of a state dict that is said to be COCO's."""
+    server.body = saved(peer_state)
+    digest = hashlib.sha256(server.body).hexdigest()
+    weights.WEIGHTS_URLS["COCO_V1"] = f"http://127.0.0.1:{server.server_port}/detector-{digest[:8]}.pth"
+    (tmp_path / "copy.pth").write_bytes(server.body)
+    (tmp_path / "other.pth").write_bytes(server.body + b"!")
+
+    def rows(source, **options):
+        return len(FasterRCNN.from_torchvision(source, **options).predictor.cls.bias)
+
+    assert rows(tmp_path / "copy.pth") == 81 and rows(tmp_path / "copy.pth", coco_rows=False) == 91
+    assert rows(tmp_path / "other.pth", bn_eps=0.0) == rows(peer_state, bn_eps=1e-5) == 91
+    assert rows(peer_state, bn_eps=1e-5, coco_rows=True) == 81
+    two = peer_state | {f"{CLS}.{t}": peer_state[f"{CLS}.{t}"][:2] for t in ("weight", "bias")}
+    with pytest.raises(ValueError, match="COCO's class rows are 91, these weights have 2"):
+        detector_from_torchvision(two, bn_eps=0.0, coco_rows=True)
+
+
 def test_the_way_back_writes_what_coco_never_uses(peer_state):
-    back = detector_to_torchvision(detector_from_torchvision(peer_state, bn_eps=1e-5))
+    back = detector_to_torchvision(detector_from_torchvision(peer_state, bn_eps=1e-5, coco_rows=True))
     unused = sorted(set(range(91)) - {0, *COCO_IDS})
     assert unused == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
     expected = dict(peer_state)
@@ -239,7 +259,7 @@ def test_the_way_back_writes_what_coco_never_uses(peer_state):
 
 
 def test_only_81_rows_become_91(peer_state):
-    ours = detector_from_torchvision(peer_state, bn_eps=1e-5)
+    ours = detector_from_torchvision(peer_state, bn_eps=1e-5, coco_rows=True)
     with pytest.raises(ValueError, match="a model of 81 classes has no 7 class rows"):
         detector_to_torchvision(ours, 7)
 
