@@ -75,7 +75,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, fused=True)
+        for p in trainable:  # a first step that the scaler skips would leave it whatever lies in memory
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return optimizer
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 # %% ../nbs/api/21_engine.ipynb #507cb31a
@@ -331,7 +334,9 @@ def _check_losses(losses, targets, step):
 
 def _with_seeds(targets, seed, step):
     """The targets with a seed of this step for each image, if all images have a number."""
-    if not targets or not all(isinstance(target, dict) and "image_id" in target for target in targets):
+    if targets is None or len(targets) == 0:
+        return targets
+    if not all(isinstance(target, dict) and "image_id" in target for target in targets):
         return targets
     numbers = torch.cat([target["image_id"].flatten() for target in targets]).tolist()
     pairs = zip(targets, numbers, strict=True)

@@ -214,6 +214,20 @@ def test_one_run_a_folder(tmp_path):
     assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 4
 
 
+def test_a_first_step_that_is_skipped_leaves_no_momentum():
+    """By hand: 1 - 0.05 · 2 = 0.9, whatever lay in memory when the step before was skipped."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = make_optimizer(model, replace(RECIPE, lr=0.05))
+    for found_inf, gradient in ((1.0, torch.nan), (0.0, 2.0)):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(found_inf)  # as a GradScaler hands it over
+        optimizer.step()
+        (buffer,) = (state["momentum_buffer"] for state in optimizer.state.values())
+        assert buffer.item() == (0.0 if found_inf else 2.0)
+    assert model.weight.item() == pytest.approx(0.9)
+
+
 class Steep(nn.Module):
     """A loss of 0 whose gradient is not finite while its weight is 0, at any scale."""
 
