@@ -1,6 +1,5 @@
 """The built site: complete, self-contained, without a dead link, and readable in a browser that has no network."""
 
-import ast
 import configparser
 import functools
 import json
@@ -173,21 +172,6 @@ def test_directives_are_not_shown(pages):
         text = re.sub(r"<[^>]+>", "", pages[name].html)
         assert not re.search(r"^#\s?\|", text, re.MULTILINE), name
         assert name == "book/checked" or "NBVAL_" not in text, name
-
-
-def test_every_test_that_a_page_names_exists():
-    named = [
-        (path.name, *match)
-        for path in [*ROOT.glob("book/*.md"), *ROOT.glob("nbs/*/*.ipynb")]
-        for match in re.findall(r"(tests/\w+\.py)::(\w+)", path.read_text(encoding="utf-8"))
-    ]
-    assert named
-    missing = []
-    for page, file, name in named:
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8")) if (ROOT / file).exists() else ast.Module([], [])
-        if not any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.walk(tree)):
-            missing.append(f"{page}: {file}::{name}")
-    assert not missing, "\n".join(missing)
 
 
 def test_the_single_file_can_be_downloaded(pages):

@@ -1,5 +1,6 @@
 """The commands that keep notebooks, package and site honest are themselves held to their word."""
 
+import ast
 import copy
 import json
 import re
@@ -258,6 +259,18 @@ def test_chapters_store_results_to_compare(path):
     wanted = 4 if path.name[:2] in {"05", "06"} else 8
     stored = [c["id"] for c in notebooks.read(path)["cells"] if c.get("outputs")]
     assert len(stored) >= wanted, f"{path.name} stores {len(stored)} results"
+
+
+def test_every_test_that_a_page_names_exists(root):
+    named = [
+        (path.name, *match)
+        for path in [*root.glob("book/*.md"), *root.glob("nbs/*/*.ipynb")]
+        for match in re.findall(r"(tests/\w+\.py)::(\w+)", path.read_text(encoding="utf-8"))
+    ]
+    assert named
+    for page, file, name in named:
+        functions = ast.walk(ast.parse((root / file).read_text(encoding="utf-8")))
+        assert any(getattr(node, "name", "") == name for node in functions), f"{page}: {file}::{name}"
 
 
 # -------------------------------------------------------------------- a busy machine, several processes
