@@ -27,9 +27,7 @@ PACKAGES = {  # what the parts import, by the names under which pip installs it
     "ipykernel": "ipykernel", "hypothesis": "hypothesis", "xdist": "pytest-xdist", "typer": "typer",
 }  # fmt: skip
 ROWS = ("train-frozen", "infer-400", "infer-800", "roi", "nms", "rpn", "post")
-SAME_LOSS = (
-    1e-3  # a GPU adds up in an order of its own, so a run that was killed differs a little from one that was not
-)
+SAME_LOSS = 1e-3  # relative, of a run that was killed and one that was not: a GPU adds up in an order of its own
 
 
 def missing():

@@ -37,7 +37,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """
     fixed = not norm.training and getattr(norm, "running_var", None) is not None
     if not fixed:
-        return norm(_convolve(x, conv))
+        return norm(conv(x))
     outputs, weights = len(x) * x[0, 0].numel() // math.prod(conv.stride), conv.weight[0].numel()  # for each channel
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
@@ -45,16 +45,6 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
         return torch.addcmul(shift.view(-1, 1, 1), conv(x), scale.view(-1, 1, 1))
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding)
 
-
-def _convolve(x, conv):
-    """`conv(x)`, by oneDNN also where PyTorch has a slower routine: for a small batch, a 1 × 1 kernel and one thread.
-
-    A dilation makes it choose oneDNN. To a kernel of one cell it means nothing. It is for training alone: no exported
-    model shall have it.
-    """
-    if conv.training and conv.kernel_size == (1, 1) and x.device.type == "cpu":
-        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, dilation=2)
-    return conv(x)
 
 # %% ../nbs/api/13_backbone.ipynb #f4322f92
 class Bottleneck(nn.Module):
@@ -262,7 +252,7 @@ class FPN(nn.Module):
 
     def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
         """One tuple `(c2, c3, c4, c5)` → list `[p2, p3, p4, p5, p6]`, each `[B, out_channels, H_l, W_l]`."""
-        laterals = [_convolve(c, lateral) for lateral, c in zip(self.lateral, features, strict=True)]
+        laterals = [lateral(c) for lateral, c in zip(self.lateral, features, strict=True)]
         sums = [laterals[-1]]
         for lateral in laterals[-2::-1]:
             sums.insert(0, lateral.add_(F.interpolate(sums[0], size=lateral.shape[-2:], mode="nearest")))

@@ -19,11 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from .constants import DEVICE, send
+from .detector import FasterRCNN
 from .distributed import cpu_threads, gather, mean_over_ranks, process_rank
 from .files import only_user
 from .recipes import Recipe
-from .runs import RunFolder, check_progress, load_checkpoint, random_states
-from .runs import refuse_other_run, run_state, set_random_states
+from .runs import RunFolder, check_progress, load_checkpoint, model_options
+from .runs import random_states, refuse_other_run, set_random_states
 
 # %% ../nbs/api/21_engine.ipynb #2250f4d1
 def seed_everything(seed: int) -> None:
@@ -156,7 +157,7 @@ class Trainer:
         bar = tqdm(total=last, initial=self.step, disable=quiet, unit="step")
         with bar, _alone_in_folder(self), cpu_threads(self.recipe.threads):
             if self.folder is not None and self.step == 0:
-                run_state(self)  # what cannot be stored is refused now
+                _state_of(self)  # what cannot be stored is refused now
                 self.folder.begin(write=self.rank == 0)
             if self._unlogged:
                 self._finish(True, evaluate)
@@ -220,7 +221,7 @@ class Trainer:
         position = batches.state_dict() if hasattr(batches, "state_dict") else None
         of_ranks = gather({"random": random_states(), "stream": position, "epoch": self.epoch})
         if self.rank == 0:
-            self.folder.save(self.history[-1], self.model, **run_state(self), ranks=of_ranks)
+            self.folder.save(self.history[-1], self.model, **_state_of(self), ranks=of_ranks)
 
     def _finish(self, due, evaluate):
         """Evaluate, if it is due, and log the last step. An evaluation leaves the random generators as they were."""
@@ -260,7 +261,7 @@ class Trainer:
         if path is None:
             return 0
         checkpoint = load_checkpoint(path)
-        refuse_other_run(path, checkpoint, run_state(self))
+        refuse_other_run(path, checkpoint, _state_of(self))
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
@@ -276,10 +277,19 @@ class Trainer:
         return self.step
 
 
+def _state_of(trainer):
+    """What a checkpoint has to hold beside weights and positions."""
+    return {
+        "step": trainer.step, "epoch": trainer.epoch, "recipe": trainer.recipe.describe(),
+        "model_options": model_options(trainer.model) if isinstance(trainer.model, FasterRCNN) else None,
+        "run": {"accumulate": trainer.accumulate, "seed": trainer.seed, "ranks": trainer.ranks},
+        "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict(),
+    }
+
+
 def _alone_in_folder(trainer):
     """The context in which no other run may use the trainer's folder."""
-    own = trainer.folder is not None and trainer.rank == 0
-    return only_user(trainer.folder.path) if own else nullcontext()
+    return only_user(trainer.folder.path) if trainer.folder and trainer.rank == 0 else nullcontext()
 
 
 def _endless(trainer, batches):
@@ -308,8 +318,7 @@ def _check_batches(batches):
 
 def _learning_rate(recipe, step, images):
     """The rate of a step in which all processes together see so many images."""
-    factor = lr_factor(step, recipe.steps, recipe.warmup_steps, recipe.schedule)
-    return recipe.lr * factor * images / recipe.batch_size
+    return recipe.lr * lr_factor(step, recipe.steps, recipe.warmup_steps, recipe.schedule) * images / recipe.batch_size
 
 
 def _amp_dtype(recipe):
@@ -318,26 +327,24 @@ def _amp_dtype(recipe):
 
 
 def _read_losses(found, batches, step):
-    """The mean of each loss over the batches, all read in one go: a device has been waited for once."""
+    """The mean of each loss over the batches, all finite and read in one go: a device has been waited for once."""
     values = torch.stack([torch.stack(list(losses.values())) for losses in found]).tolist()
     for (_, targets), of_batch in zip(batches, values, strict=True):
-        _check_losses(dict(zip(found[0], of_batch, strict=True)), targets, step)
+        if not all(map(math.isfinite, of_batch)):
+            losses = dict(zip(found[0], of_batch, strict=True))
+            raise FloatingPointError(f"step {step}, images {_numbers(targets)}: the loss is not finite: {losses}")
     return {name: sum(numbers) / len(numbers) for name, *numbers in zip(found[0], *values, strict=True)}
-
-
-def _check_losses(losses, targets, step):
-    """Raise unless all losses are finite, and name the images."""
-    if not all(map(math.isfinite, losses.values())):
-        numbers = [target["image_id"].item() for target in targets or () if "image_id" in target]
-        raise FloatingPointError(f"step {step}, images {numbers}: the loss is not finite: {losses}")
 
 
 def _with_seeds(targets, seed, step):
     """The targets with a seed of this step for each image, if all images have a number."""
-    if targets is None or len(targets) == 0:
+    numbers = _numbers(targets)
+    if not numbers or len(numbers) < len(targets):
         return targets
-    if not all(isinstance(target, dict) and "image_id" in target for target in targets):
-        return targets
-    numbers = torch.cat([target["image_id"].flatten() for target in targets]).tolist()
-    pairs = zip(targets, numbers, strict=True)
-    return [target | {"seed": hash((seed, step, number)) % 2**63} for target, number in pairs]
+    return [t | {"seed": hash((seed, step, number)) % 2**63} for t, number in zip(targets, numbers, strict=True)]
+
+
+def _numbers(targets):
+    """The numbers of those images that have one."""
+    records = [t for t in (() if targets is None else targets) if isinstance(t, dict) and "image_id" in t]
+    return torch.cat([record["image_id"].flatten() for record in records]).tolist() if records else []
