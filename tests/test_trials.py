@@ -1,0 +1,73 @@
+"""The trials behind the results page: their programs run, and the weights that are kept do what the page says."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from frcnn_common.inference import SHIPPED, load_detector
+from frcnn_common.metrics import evaluate
+from frcnn_common.recipes import RECIPES
+
+
+def run(root, *arguments):
+    """The lines that one of the programs prints."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_wider_box_head_computes_the_same(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    go_on = importlib.import_module("go_on")
+    narrow, wide = (load_detector(SHIPPED)[0] for _ in range(2))
+    go_on.widen(wide, 300)
+    regions = torch.rand(9, 64, 7, 7, generator=torch.Generator().manual_seed(0))
+    assert wide.box_head(regions).shape == (9, 300)
+    for got, expected in zip(wide.predictor(wide.box_head(regions)), narrow.predictor(narrow.box_head(regions))):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
+    options = (
+        "--widen",
+        260,
+        "--sizes",
+        "64:2",
+        "96:1",
+        "--every",
+        2,
+        "--scenes",
+        2,
+        "--out",
+        tmp_path / "a.safetensors",
+    )
+    lines = [json.loads(line) for line in run(root, "benchmarks/go_on.py", *options)]
+    assert [(line["step"], line["img_size"]) for line in lines] == [(2, 64), (3, 96)]
+    model, settings = load_detector(tmp_path / "a.safetensors")
+    assert settings["img_size"] == 96 and model.predictor.cls.in_features == 260
+
+
+@pytest.mark.slow
+def test_both_detectors_learn_side_by_side(root, tmp_path):
+    run(root, "benchmarks/learning.py", "--steps", 2, "--scenes", 2, "--out", tmp_path / "a.json")
+    curves = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["curves"]
+    assert {name: [entry["step"] for entry in entries] for name, entries in curves.items()} == {
+        "ours": [2],
+        "torchvision": [2],
+    }
+    assert all(math.isfinite(entries[0]["loss"]) for entries in curves.values())
+
+
+@pytest.mark.long
+def test_the_kept_weights_reach_what_the_page_says(root):
+    rows = json.loads((root / "book/_data/trials.json").read_text(encoding="utf-8"))["after"]["rows"]
+    model, _ = load_detector(root / "benchmarks/trials/second-cosine.safetensors")
+    for (_, *expected), side in zip(rows[-2:], (256, 320), strict=True):
+        found = evaluate(model, replace(RECIPES["openmoji-tiny"], img_size=side).loader("val", 500))
+        assert [found.AP, found.AP50, found.AP75] == pytest.approx(expected, abs=2e-3)
