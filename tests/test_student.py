@@ -37,6 +37,7 @@ def test_with_the_solutions_pasted_in_every_check_is_passed(path):
     from frcnn_common import lessons
 
     names = {"math": math, "torch": torch, "nn": torch.nn, "F": torch.nn.functional}
+    names |= {name: part.right for name, part in lessons.PARTS.items()}  # those of other chapters
     for name, code in solutions(path).items():
         exec(compile(code, str(path), "exec"), names)  # noqa: S102 - as the notebook does
         answer = lessons.check(name, names[name])
@@ -57,6 +58,32 @@ def test_each_part_of_a_chapter_is_asked_for_shown_as_a_stub_and_checked(path):
     for name in asked:
         assert any(f"```python\n{stub(name).rstrip()}\n```" in cell for cell in text), name
         assert any(re.search(rf"^{name} = check\(\"{name}\", {name}\)\.part$", cell, re.MULTILINE) for cell in text)
+
+
+def own_parts(folder):
+    """The parts that are not the library's, of those that chapter 6 finds in a folder."""
+    from frcnn_common.lessons import PARTS, my_parts
+
+    my = my_parts(folder)
+    return {name for name, part in PARTS.items() if getattr(my, name) is not part.right}
+
+
+def test_the_detector_at_the_end_is_made_of_the_solutions():
+    assert own_parts(CHAPTERS[0].parent) == {name for path in CHAPTERS for name in solutions(path)}
+
+
+def test_the_detector_at_the_end_of_an_edition_is_made_of_what_its_reader_wrote(editions, tmp_path):
+    from frcnn_common.lessons import stub
+
+    assert own_parts(editions) == set()
+    for path in CHAPTERS:
+        nb, written = json.loads((editions / path.name).read_text()), solutions(path)
+        for cell in nb["cells"]:
+            for name, code in written.items():
+                if notebooks.source(cell).strip() == stub(name).strip():
+                    cell["source"] = code.splitlines(keepends=True)
+        (tmp_path / path.name).write_text(json.dumps(nb))
+    assert own_parts(tmp_path) == {name for path in CHAPTERS for name in solutions(path)}
 
 
 @each_chapter
