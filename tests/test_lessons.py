@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import itertools
+import json
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from variants import VARIANTS
 
 from frcnn_common import lessons
 from frcnn_common.boxes import box_iou, clip_boxes
-from frcnn_common.lessons import PARTS, check, stub
+from frcnn_common.lessons import PARTS, check, my_parts, stub
 from frcnn_common.parts import copied, difference, shown
 
 EVERY_PART = pytest.mark.parametrize("name", PARTS)
@@ -267,6 +268,76 @@ def test_a_check_leaves_the_random_numbers_alone():
 
 def test_nothing_is_shown_twice_in_a_notebook():
     assert check("box_iou", box_iou)._ipython_display_() is None
+
+
+# ------------------------------------------------------------------------------- all of them together
+
+
+def page_of(folder, name, *cells):
+    """A notebook with these code cells."""
+    page = {"cells": [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]}
+    (folder / name).write_text(json.dumps(page))
+
+
+def put_together(folder, capsys):
+    my = my_parts(folder)
+    own = {name for name, part in PARTS.items() if getattr(my, name) is not part.right}
+    return my, own, capsys.readouterr().out.splitlines()
+
+
+RIGHT_CLIP = """
+import numpy as np
+
+print("is not run")
+
+def limits(image_size):
+    return np.array(image_size)
+
+def clip_boxes(boxes, image_size):
+    height, width = limits(image_size).tolist()
+    return torch.stack([b.clamp(0, s) for b, s in zip(boxes.T, (width, height) * 2)], dim=1)
+"""
+
+
+def test_the_first_right_part_is_taken_with_what_its_cell_defines(tmp_path, capsys):
+    wrong = "def clip_boxes(boxes, image_size):\n    return boxes"
+    page_of(tmp_path, "01_data.ipynb", "%matplotlib inline", "def clip_boxes(", wrong, RIGHT_CLIP, wrong)
+    page_of(tmp_path, "notes.ipynb", RIGHT_CLIP.replace("clip_boxes", "box_iou"))
+    my, own, told = put_together(tmp_path, capsys)
+    assert own == {"clip_boxes"} and told[0] == f"1 of {len(PARTS)} parts come from the notebooks."
+    assert len(told) == 2 and told[1].startswith("The library's, in no notebook here: box_iou, encode_boxes, ")
+    assert my.clip_boxes(torch.tensor([[-1.0, 2.0, 30.0, 40.0]]), (20, 10)).tolist() == [[0, 2, 10, 20]]
+
+
+def test_why_a_part_is_the_librarys(tmp_path, capsys):
+    cells = stub("nms"), "def box_iou(a, b):\n    return a", "import nowhere\ndef detect():\n    pass"
+    page_of(tmp_path, "03_rpn.ipynb", *cells)
+    _, own, told = put_together(tmp_path, capsys)
+    assert own == set() and set(told[1:]) >= {
+        "The library's, not written yet: nms",
+        "The library's, not right yet: box_iou",
+        "The library's, since the cell stops with an error: detect",
+    }
+
+
+def test_parts_call_each_other(tmp_path, capsys):
+    calls = """
+def batched_nms(boxes, scores, groups, iou_thr):
+    return nms(boxes.double() + 1e4 * groups[:, None], scores, iou_thr)
+"""
+    walk = """
+def nms(boxes, scores, iou_thr):
+    kept = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if not kept or box_iou(boxes[i : i + 1], boxes[kept]).max() <= iou_thr:
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.int64)
+"""
+    page_of(tmp_path, "03_rpn.ipynb", calls)
+    page_of(tmp_path, "06_inference.ipynb", walk)
+    my, own, _ = put_together(tmp_path, capsys)
+    assert own == {"nms", "batched_nms"}
+    assert my.batched_nms.__globals__["nms"] is my.nms and my.nms.__globals__["box_iou"] is box_iou
 
 
 # ----------------------------------------------------------------------------------------- comparisons

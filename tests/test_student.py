@@ -60,6 +60,35 @@ def test_each_part_of_a_chapter_is_asked_for_shown_as_a_stub_and_checked(path):
         assert any(re.search(rf"^{name} = check\(\"{name}\", {name}\)\.part$", cell, re.MULTILINE) for cell in text)
 
 
+def own_parts(folder):
+    """The parts that are not the library's, of those that chapter 6 finds in a folder."""
+    from frcnn_common.lessons import PARTS, my_parts
+
+    my = my_parts(folder)
+    return {name for name, part in PARTS.items() if getattr(my, name) is not part.right}
+
+
+def test_the_detector_at_the_end_is_made_of_the_solutions():
+    from frcnn_common.lessons import PARTS
+
+    numbers, asked = {int(path.stem[:2]) for path in CHAPTERS}, {name for path in CHAPTERS for name in solutions(path)}
+    assert own_parts(CHAPTERS[0].parent) == asked >= {name for name, p in PARTS.items() if p.chapter in numbers}
+
+
+def test_the_detector_at_the_end_of_an_edition_is_made_of_what_its_reader_wrote(editions, tmp_path):
+    from frcnn_common.lessons import stub
+
+    assert own_parts(editions) == set()
+    for path in CHAPTERS:
+        nb, written = json.loads((editions / path.name).read_text()), solutions(path)
+        for cell in nb["cells"]:
+            for name, code in written.items():
+                if notebooks.source(cell).strip() == stub(name).strip():
+                    cell["source"] = code.splitlines(keepends=True)
+        (tmp_path / path.name).write_text(json.dumps(nb))
+    assert own_parts(tmp_path) == {name for path in CHAPTERS for name in solutions(path)}
+
+
 @each_chapter
 def test_an_edition_holds_stubs_and_no_solution(path, editions):
     from frcnn_common.lessons import stub

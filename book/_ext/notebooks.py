@@ -123,8 +123,9 @@ def digest(root, docname):
     parts = [os.environ.get("FRCNN_RECIPE", ""), version("torch")]
     parts += [path.read_text(encoding="utf-8") for path in sorted((root / "frcnn_common").glob("*.py"))]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "frcnn_common").glob("*.safetensors")]
-    if docname.endswith("06_inference"):  # detects with what chapter 5 has trained, if it has been run
-        parts += code_cells(root / "nbs/chapters/05_training.ipynb")
+    if docname.endswith("06_inference"):  # is made of all chapters' parts, and measures what chapter 5 has trained
+        for path in sorted((root / "nbs/chapters").glob("0[1-5]_*.ipynb")):
+            parts += code_cells(path)
         parts.append(str(any((root / "_build/checkpoints").glob("*.pt"))))
     if docname.endswith("book/speed"):  # shows what `make bench` has measured
         parts.append((root / "benchmarks/results.json").read_text(encoding="utf-8"))
@@ -151,12 +152,17 @@ def forget_after_warnings(app, exception):
         (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
 
 
+MEASURED = {"book/results", "book/speed"}  # pages that show what files hold
+
+
 def add_execution_note(app, doctree, docname):
     """End the page of a notebook with when its results were computed, and how long that took."""
     executed = getattr(app.env, "nb_metadata", {}).get(docname, {}).get("exec_data")
     if executed and executed["runtime"] is not None:
         when = datetime.fromtimestamp(executed["mtime"]).strftime("%Y-%m-%d %H:%M")
         text = f"Everything on this page was computed on {when} in {executed['runtime']:.0f} s."
+        if docname in MEASURED:
+            text = f"This page was made on {when} of measurements from another day, which stands above."
         doctree.append(nodes.paragraph(text=text, classes=["executed"]))
 
 
