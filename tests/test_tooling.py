@@ -14,7 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools import notebooks
+from frcnn_common.openmoji import compose_scene
+from tools import hero, notebooks
 
 
 def run(*command, cwd):
@@ -428,3 +429,9 @@ def test_import_is_light():
     """`import frcnn_common` loads no training stack and opens no data file and no connection."""
     done = subprocess.run([sys.executable, "-c", LIGHT_IMPORT], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_the_landing_picture_shows_what_its_caption_says():
+    scene = compose_scene(131, "val")
+    _, _, kinds, missed = hero.verdict(scene)
+    assert kinds == ["correct"] * 6 and [scene.names[n] for n in missed.tolist()] == ["bus"]
