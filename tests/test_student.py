@@ -37,6 +37,7 @@ def test_with_the_solutions_pasted_in_every_check_is_passed(path):
     from frcnn_common import lessons
 
     names = {"math": math, "torch": torch, "nn": torch.nn, "F": torch.nn.functional}
+    names |= {name: part.right for name, part in lessons.PARTS.items()}  # those of other chapters
     for name, code in solutions(path).items():
         exec(compile(code, str(path), "exec"), names)  # noqa: S102 - as the notebook does
         answer = lessons.check(name, names[name])
