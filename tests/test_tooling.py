@@ -435,3 +435,11 @@ def test_the_landing_picture_shows_what_its_caption_says():
     scene = compose_scene(131, "val")
     _, _, kinds, missed = hero.verdict(scene)
     assert kinds == ["correct"] * 6 and [scene.names[n] for n in missed.tolist()] == ["bus"]
+
+
+@pytest.mark.parametrize("path", sorted(notebooks.ROOT.glob("nbs/chapters/*.ipynb")), ids=lambda path: path.stem)
+def test_no_code_of_a_chapter_is_cut_off(path):
+    """The site shows 88 columns without scrolling."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+    assert [line for line in lines if len(line) > 88] == []
