@@ -1,8 +1,8 @@
-"""Go on training from finished weights, with another cosine: python benchmarks/go_on.py --seed 1 --sizes 256:8500
+"""Go on training from finished weights, with another cosine: benchmarks/go_on.py --sizes 256:8500 --out FILE
 
 Weights are averaged over the steps, scenes are drawn with a seed of their own, and what comes out lies in a file that
-`frcnn evaluate --weights FILE` measures. `benchmarks/trials/second-cosine.safetensors` was trained like this from the
-weights that ship, with a box head of 512 channels (`--widen 512`).
+`frcnn evaluate --weights FILE` measures. `benchmarks/trials/second-cosine.safetensors` was trained in this way, by a
+forerunner of this program, from the weights that ship, with a box head of 512 channels (`--widen 512`).
 """
 
 import argparse
