@@ -7,6 +7,7 @@ __all__ = ['TRAINING_PARTS', 'TinyModel', 'run_train']
 
 # %% ../nbs/api/39_parts_training.ipynb #282b78dd
 import math
+from itertools import islice
 
 import torch
 from torch import nn
@@ -167,11 +168,12 @@ def _train(
 
     def version(model, batches, optimizer, lr_at, steps):
         model.train(mode)
-        history, batches = [], list(batches)
-        for step in range(steps + more):
+        history, first = [], None
+        for step, batch in enumerate(islice(batches, steps + more)):  # they may have no end
+            first = first or batch
             for group in optimizer.param_groups[groups]:
                 group["lr"] = rate(lr_at, step)
-            losses = model(*batches[0 if again else step])
+            losses = model(*(first if again else batch))
             loss = total(losses)
             if zero == "before":
                 optimizer.zero_grad()

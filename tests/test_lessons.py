@@ -403,3 +403,17 @@ def test_the_package_does_not_import_its_lessons():
 def test_every_page_of_parts_is_in_the_registry():
     pages = {module for module in dir(lessons) if module.endswith("_PARTS")}
     assert len(pages) == 13 and sum(len(getattr(lessons, page)) for page in pages) == len(PARTS)
+
+
+class WithLosses(nn.Linear):
+    def forward(self, images, targets):
+        return {"loss": super().forward(images).sum()}
+
+
+def test_the_librarys_loop_takes_no_more_batches_than_steps():
+    taken = []
+    model = WithLosses(2, 1)
+    batches = ((torch.ones(1, 2), taken.append(0)) for _ in itertools.count())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = PARTS["train"].right(model, batches, optimizer, lambda step: 0.1, 3)
+    assert len(losses) == len(taken) == 3
