@@ -280,6 +280,15 @@ def test_no_page_is_wider_than_a_phone(visits):
     assert set(widths.values()) == {390}, widths
 
 
+def test_on_a_phone_wide_figures_scroll_and_others_fit(server, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{server}/nbs/chapters/03_rpn.html")
+    hidden = "f => f.scrollWidth - f.clientWidth"
+    assert page.eval_on_selector("#fig-rpn-overview", hidden) > 300
+    assert page.eval_on_selector("#fig-rpn-losses", hidden) == 0
+    page.close()
+
+
 def test_every_page_has_a_policy_above_all_that_it_governs(pages):
     for name, page in pages.items():
         policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"', page.html)

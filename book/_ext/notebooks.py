@@ -4,6 +4,7 @@
 - Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
   `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
 - A cell tagged `solution` is folded: the reader is to write it, and finds a notebook to do so below the title.
+- A figure of several panels is marked as wide, so that it scrolls on a phone.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, get_origin, get_type_hints
 
 from docutils import nodes
+from PIL import Image
 
 DIRECTIVE = re.compile(r"^#\s?\|.*\n?|^# ?NBVAL_\w+[ \t]*\n?", re.MULTILINE)
 DEFAULT_EXP = re.compile(r"^#\s?\|\s*default_exp\s+(\S+)", re.MULTILINE)
@@ -166,11 +168,20 @@ def add_execution_note(app, doctree, docname):
         doctree.append(nodes.paragraph(text=text, classes=["executed"]))
 
 
+def mark_wide_figures(app, doctree, docname):
+    """Figures of several panels, by their pixels: on a phone they scroll, see custom.css."""
+    for figure in doctree.findall(nodes.figure):
+        image = figure.next_node(nodes.image)
+        if image and image["uri"].endswith(".png") and Image.open(Path(app.srcdir, image["uri"])).width > 800:
+            figure["classes"].append("wide")
+
+
 def setup(app):
     app.connect("source-read", on_source_read)
     app.connect("autodoc-before-process-signature", plain_types)
     app.connect("autodoc-process-signature", mend_signature)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-resolved", add_execution_note)
+    app.connect("doctree-resolved", mark_wide_figures)
     app.connect("build-finished", forget_after_warnings)
     return {"parallel_read_safe": False, "parallel_write_safe": True}  # chapter 6 waits for chapter 5
