@@ -18,7 +18,7 @@ def one_line_errors():
     """Say what went wrong in one line on stderr, and exit with 1."""
     try:
         yield
-    except (OSError, ValueError, FloatingPointError, StreamError) as error:
+    except (OSError, ValueError, FloatingPointError, ModuleNotFoundError, StreamError) as error:
         complain(error)
         raise typer.Exit(1) from error
 
