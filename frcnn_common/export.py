@@ -91,9 +91,10 @@ def stage_differences(model, picture, regions, side: int) -> dict[str, float]:
     expected = {"logits": logits[..., 0], "deltas": deltas} | {f"p{k}": features[k - 2] for k in range(2, 6)}
     fed = {f"p{k}": features[k - 2].contiguous().numpy() for k in range(2, 6)}
     fed |= {"regions": boxes.numpy(), "images": np.zeros(len(boxes), np.int64)}
-    found = {}
+    options, found = onnxruntime.SessionOptions(), {}
+    options.intra_op_num_threads = torch.get_num_threads()
     for graph, inputs in ((picture, {"picture": image.numpy()}), (regions, fed)):
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         found |= dict(zip(names, session.run(names, inputs), strict=True))
     expected |= {"class_logits": of_regions[0], "class_deltas": of_regions[1].unflatten(1, (-1, 4))}
