@@ -81,7 +81,7 @@ def test_a_wrong_option_is_a_usage_error():
     assert run(app, ["train"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "info"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "export", "info"])
 def test_help_has_an_example(command):
     result = run(app, [command, "--help"])
     assert result.exit_code == 0
