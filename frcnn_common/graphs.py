@@ -9,6 +9,7 @@ __all__ = ['OPSET', 'IR_VERSION', 'ALIGN_MODES', 'Graph', 'level_bounds', 'base_
 # %% ../nbs/api/33_graphs.ipynb #33e00003
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -147,15 +148,18 @@ def _sides(g, boxes):
     return g.add("Sub", end, start)
 
 
+def _width_and_height(g, boxes):
+    return g.add("Split", _sides(g, boxes), [1, 1], outputs=2, axis=-1)  # some runtimes cannot reduce what is empty
+
+
 def _region_scores(g, model, maps, boxes, images):
     """Logits `[K, C]` and deltas `[K, C, 4]` of the boxes `[K, 4]` in the images `[K]`."""
     align, rows = model.roi_align, model.predictor.cls.out_features
-    side = g.add("Sqrt", g.add("Max", g.add("ReduceProd", _sides(g, boxes), axes=[-1]), 0.0))  # [K, 1]
-    reached = g.add("Cast", g.add("GreaterOrEqual", side, level_bounds(align)), to=_INT64)
-    level = g.add("ReduceSum", reached, [1], keepdims=0)
+    side = g.add("Sqrt", g.add("Max", g.add("Mul", *_width_and_height(g, boxes)), 0.0))  # [K, 1]
     order, parts = [], []
-    for i in range(align.k_max - align.k_min + 1):
-        mine = g.add("Reshape", g.add("NonZero", g.add("Equal", level, i)), [-1])
+    for i, (least, below) in enumerate(pairwise([-1.0, *level_bounds(align), np.inf])):
+        mine = g.add("And", g.add("GreaterOrEqual", side, least), g.add("Less", side, below))
+        mine = g.add("Gather", g.add("NonZero", mine), 0)
         how = {"output_height": align.out_size, "output_width": align.out_size, "sampling_ratio": 2}
         how["coordinate_transformation_mode"] = ALIGN_MODES[align.conventions.roi_offset, align.conventions.min_roi]
         regions = g.add("Gather", boxes, mine), g.add("Gather", images, mine)
@@ -211,7 +215,8 @@ def _decode(g, boxes, deltas, weights, clamp, size):
 
 def _suppress(g, boxes, scores, min_side, iou_thr, score_thr, limit):
     """Sets of boxes `[S, N, 4]`, scores `[S, N]` → int64 `[M, 2]`: set and number of each box that is kept."""
-    small = g.add("Less", g.add("ReduceMin", _sides(g, boxes), axes=[-1], keepdims=0), float(min_side))
+    shorter = g.add("Squeeze", g.add("Min", *_width_and_height(g, boxes)), [-1])
+    small = g.add("Less", shorter, float(min_side))
     scores = g.add("Unsqueeze", g.add("Where", small, -np.inf, scores), [1])
     kept = g.add("NonMaxSuppression", boxes, scores, [limit], [float(iou_thr)], [float(score_thr)])
     return g.add("Gather", kept, [0, 2], axis=1)

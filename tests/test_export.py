@@ -25,11 +25,10 @@ from frcnn_common.samples import to_input
 
 NARROW = {"width": 4, "fpn_channels": 16, "fc_dim": 32}
 STANDARD_OPS = {
-    "Add", "BatchNormalization", "Cast", "Concat", "ConstantOfShape", "Conv", "Div", "Equal", "Exp", "Flatten",
+    "Add", "And", "BatchNormalization", "Cast", "Concat", "ConstantOfShape", "Conv", "Div", "Exp", "Flatten",
     "Gather", "GatherND", "Gemm", "GreaterOrEqual", "Identity", "Less", "Max", "MaxPool", "Min", "Mul",
-    "NonMaxSuppression", "NonZero", "Range", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape",
-    "Resize", "RoiAlign", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Sub", "TopK", "Transpose",
-    "Unsqueeze", "Where",
+    "NonMaxSuppression", "NonZero", "Range", "Relu", "Reshape", "Resize", "RoiAlign", "Shape", "Sigmoid",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 
 
