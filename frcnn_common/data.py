@@ -114,8 +114,8 @@ class COCOStreamDataset(IterableDataset):
     Raises
     ------
     ValueError, TypeError
-        For an impossible option or source, a folder that `folder_rows` refuses, a class that is not among `names`, or a position
-        of a stream with other settings.
+        For an impossible option or source, a folder that `folder_rows` refuses, a class that is not among `names`, or a
+        position of a stream with other settings.
     FileNotFoundError
         If there is no such folder, or nothing of the split in it.
     BadSample
