@@ -1,4 +1,4 @@
-"""The model and the detector in ways that no chapter uses: copied, pickled, compiled, under another default precision."""
+"""The model and the detector in ways that no chapter uses: copied, compiled, under another default precision."""
 
 import copy
 import io
@@ -129,7 +129,7 @@ def test_the_default_precision_changes_no_detection(tmp_path):
 
 @pytest.mark.usefixtures("_double")
 def test_under_another_default_precision_samples_are_what_they_are_and_a_model_trains(tmp_path):
-    """The model is then in double precision, the samples are not: the two are brought together by whoever joins them."""
+    """A model that was made before stays what it is as well."""
     data = COCOStreamDataset("val", 2, source=scene_stream("val"), img_size=64, metadata=True)
     for image, target in data:
         assert image.dtype == target["boxes"].dtype == torch.float32
