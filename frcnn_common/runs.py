@@ -154,11 +154,11 @@ class RunFolder:
         log = self.path / "log.jsonl"
         with errors_of(log), open(log, "a") as file:
             file.write(strict_json(entry) + "\n")
-        if self._curves is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._curves = SummaryWriter(self.path, purge_step=entry["step"])
         with errors_of(self.path):
+            if self._curves is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._curves = SummaryWriter(self.path, purge_step=entry["step"])
             for name, value in entry.items():
                 if name != "step":
                     self._curves.add_scalar(name, value, entry["step"])

@@ -1,9 +1,11 @@
 """What a run leaves on the disk: checkpoints, the folder, the random generators."""
 
+import errno
 import json
 import math
 import os
 import random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -128,18 +130,21 @@ def test_a_log_is_json_and_what_is_no_number_comes_back_as_that(tmp_path):
     assert math.isnan(run.rewind(1)[0]["AP"])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_full_disk_names_the_log_the_curves_and_the_checkpoint(tmp_path):
-    entry = {"step": 1, "loss": 0.5}
+def test_a_full_disk_names_the_log_the_curves_and_the_checkpoint(tmp_path, monkeypatch):
+    entry, full = {"step": 1, "loss": 0.5}, OSError(errno.ENOSPC, "No space left on device")
     with full_disk(0), pytest.raises(OSError, match="log.jsonl'"):
         RunFolder(tmp_path).log(entry)
     with full_disk(10), pytest.raises(OSError, match="step_00000001.pt'"):
         RunFolder(tmp_path).save(entry, nn.Linear(100, 100))
-    run = RunFolder(tmp_path / "curves")
-    with full_disk(60), pytest.raises(OSError, match="curves'"):
-        for step in range(1, 3):
-            run.log({"step": step, "l": 0.5})
-            run.tidy([])
+    for when in ({"side_effect": full}, {"return_value.add_scalar.side_effect": full}):
+        monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Mock(**when))
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+            RunFolder(tmp_path).log(entry)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Mock(**{"return_value.flush.side_effect": full}))
+    run = RunFolder(tmp_path)
+    run.log(entry)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+        run.tidy([entry])
 
 
 class Stream:
