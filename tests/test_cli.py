@@ -1,16 +1,18 @@
 """The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
 from test_files import full_disk
 from typer.testing import CliRunner
 
-from frcnn_common import COCO_NAMES
+from frcnn_common import COCO_NAMES, cli
 from frcnn_common.cli import app
 from frcnn_common.engine import Trainer
 from frcnn_common.inference import Detector
@@ -89,12 +91,14 @@ def test_a_picture_of_an_odd_form_is_drawn(tmp_path, size):
     assert result.exit_code == 0, result.output
 
 
-def test_numbers_that_are_none_are_null_in_the_json_of_an_evaluation(tmp_path):
-    """Of one scene, not all sizes of objects have one."""
+def test_numbers_that_are_none_are_null_in_the_json_of_an_evaluation(tmp_path, monkeypatch):
+    """As the AP of large objects, where there is none."""
+    summary = {"AP": 0.5, "AP_large": math.nan}
+    monkeypatch.setattr(cli, "evaluate_detections", Mock(**{"return_value.summary.return_value": summary}))
     result = run(app, ["evaluate", "--samples", "1", "--json", str(tmp_path / "ap.json")])
     assert result.exit_code == 0, result.output
     numbers = json.loads((tmp_path / "ap.json").read_text(), parse_constant=pytest.fail)
-    assert None in numbers.values() and 0 <= numbers["AP"] <= 1
+    assert numbers == {"weights": "tiny", "data": "openmoji", "images": 1, "AP": 0.5, "AP_large": None}
 
 
 def test_a_full_disk_names_the_file_of_a_detection(folder, tmp_path):
