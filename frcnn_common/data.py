@@ -270,7 +270,9 @@ def _stream_of(source):
     if isinstance(source, (str, Path)):
         return source
     if hasattr(source, "to_iterable_dataset"):
-        return source.to_iterable_dataset(num_shards=min(16, max(1, len(source))))
+        if not len(source):
+            raise ValueError("source is a table without a row")
+        return source.to_iterable_dataset(num_shards=min(16, len(source)))
     if not hasattr(source, "num_shards"):
         raise TypeError(
             "source must be a folder, the Hub's name of a data set, or one split of rows as a datasets.Dataset or "
