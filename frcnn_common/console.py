@@ -11,11 +11,12 @@ import os
 import re
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 
 import torch
 import typer
 
+from .files import errors_of
 from .hub import StreamError
 
 # %% ../nbs/api/35_console.ipynb #df15fa27
@@ -36,6 +37,27 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 # %% ../nbs/api/35_console.ipynb #bf6a6401
+_OUTPUT = "standard output"
+
+
+class _NamedOutput:
+    """A stream whose errors say which it is."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        with errors_of(_OUTPUT):
+            return self.stream.write(text)
+
+    def flush(self):
+        with errors_of(_OUTPUT):
+            self.stream.flush()
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
 @contextmanager
 def one_line_errors():
     """Say what went wrong in one line on stderr, and exit with 1."""
@@ -44,16 +66,20 @@ def one_line_errors():
             stream.reconfigure(errors="plainly")
     threading.excepthook = _quietly
     try:
-        yield
+        with redirect_stdout(_NamedOutput(sys.stdout)):
+            yield
     except typer.Exit:
         raise
     except (OSError, ValueError, FloatingPointError, MemoryError, RuntimeError) as error:
         message = _in_words(error)
         if message is None:
             raise
-        fault = _fault_of_output()
-        if not isinstance(fault, BrokenPipeError):  # nobody reads any more, which is no error
-            complain(f"standard output: {fault}" if fault else message)
+        unwritten = getattr(error, "filename", None) == _OUTPUT
+        if unwritten:  # it would be tried again when the program ends
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if not (unwritten and isinstance(error, BrokenPipeError)):  # that nobody reads any more is no error
+            complain(message)
         raise typer.Exit(1) from error
     finally:
         threading.excepthook = threading.__excepthook__
@@ -79,17 +105,6 @@ def _quietly(thread):
     """Leave out the traceback of a thread that cannot write its file: whoever has started it raises the error again."""
     if not isinstance(thread.exc_value, OSError):
         threading.__excepthook__(thread)
-
-
-def _fault_of_output():
-    """The error with which stdout refuses what was printed, if it does; what is left of that is thrown away."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        with suppress(OSError), open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return error
-    return None
 
 
 def complain(message: str) -> None:

@@ -47,14 +47,18 @@ def test_another_error_of_the_runtime_keeps_its_traceback():
 
 KILLED = """
 import os, signal, sys
+import typer
 from torch.utils.data import DataLoader, IterableDataset
 from frcnn_common.console import one_line_errors
 class Hungry(IterableDataset):
     def __iter__(self):
         os.kill(os.getpid(), signal.SIGKILL)
         yield 1
-with one_line_errors():
-    next(iter(DataLoader(Hungry(), num_workers=1)))
+try:
+    with one_line_errors():
+        next(iter(DataLoader(Hungry(), num_workers=1)))
+except typer.Exit as end:
+    sys.exit(end.exit_code)
 """
 
 
@@ -69,18 +73,20 @@ def test_a_worker_that_is_killed_is_named_with_the_likely_cause(root):
 
 
 @needs_full
-def test_an_output_that_is_full_is_one_line(root):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_one_line(root, unbuffered):
     with open("/dev/full", "w") as full:
-        done = frcnn(root, "info", stdout=full)
+        done = frcnn(root, "info", stdout=full, environment={"PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 1
-    assert done.stderr.decode() == "frcnn: standard output: [Errno 28] No space left on device\n"
+    assert done.stderr.decode() == "frcnn: [Errno 28] No space left on device: 'standard output'\n"
 
 
-def test_an_output_that_nobody_reads_is_no_error(root):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_is_no_error(root, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
-        done = frcnn(root, "info", stdout=pipe)
+        done = frcnn(root, "info", stdout=pipe, environment={"PYTHONUNBUFFERED": unbuffered})
     assert (done.returncode, done.stderr) == (1, b"")
 
 
