@@ -81,12 +81,11 @@ def test_an_output_that_is_full_is_one_line(root, unbuffered):
     assert done.stderr.decode() == "frcnn: [Errno 28] No space left on device: 'standard output'\n"
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_output_that_nobody_reads_is_no_error(root, unbuffered):
+def test_an_output_that_nobody_reads_is_no_error(root):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
-        done = frcnn(root, "info", stdout=pipe, environment={"PYTHONUNBUFFERED": unbuffered})
+        done = frcnn(root, "info", stdout=pipe, environment={"PYTHONUNBUFFERED": ""})
     assert (done.returncode, done.stderr) == (1, b"")
 
 
