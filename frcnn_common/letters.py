@@ -16,7 +16,7 @@ def font_with(letter: str) -> str | None:
     from matplotlib.font_manager import fontManager
 
     for font in fontManager.ttflist:
-        if _has(font.fname, letter):
+        if not font.name.startswith("Last Resort") and _has(font.fname, letter):  # it has a box for each
             return font.name
     return None
 
@@ -49,7 +49,7 @@ def spell_out(*texts) -> None:
         text.set_parse_math(False)
         own, families, lost = findfont(text.get_fontproperties()), list(text.get_fontfamily()), set()
         for letter in dict.fromkeys(text.get_text()):
-            if letter.isprintable() and not _has(own, letter):
+            if letter != "\n" and not _has(own, letter):
                 other = font_with(letter)
                 (families.append(other) if other else lost.add(letter))
         if lost:
