@@ -7,7 +7,6 @@ __all__ = ['app', 'PRECISIONS', 'RecipeName', 'BoxFormat', 'WeightsName', 'main'
 
 # %% ../nbs/api/37_cli.ipynb #cf8bbf1d
 import importlib.metadata
-import json
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Annotated, Literal
 
 import torch
 import typer
-from PIL import Image
 from tqdm.auto import tqdm
 
 from .coco_json import coco_document
@@ -25,7 +23,7 @@ from .data import COCOStreamDataset
 from .distributed import gather, join_processes, process_rank
 from .engine import Trainer, seed_everything
 from .export import export_onnx, onnx_files
-from .files import files_below, refuse_overwriting, write_atomically
+from .files import files_below, refuse_overwriting, strict_json, write_atomically
 from .hub import HUB_DATASET, ask_hub
 from .inference import SHIPPED, Detector, save_detector
 from .metrics import evaluate as evaluate_model
@@ -176,7 +174,7 @@ def evaluate(
         typer.echo(f"{detector.name} on {len(targets)} images of {data}\n{evaluation}")
         if as_json is not None:
             numbers = {"weights": detector.name, "data": data, "images": len(targets)} | evaluation.summary()
-            write_atomically(as_json, lambda file: file.write(json.dumps(numbers, indent=1).encode()))
+            write_atomically(as_json, lambda file: file.write(strict_json(numbers, indent=1).encode()))
 
 
 # %% ../nbs/api/37_cli.ipynb #c8db24f8
@@ -207,15 +205,15 @@ def detect(
             try:
                 picture = open_picture(path)
                 detections = detector(picture, score)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                draw_detections(picture, detections, detector.names, out / name)
+            except ValueError as error:
                 complain(f"{path}: {error}")
                 failed += 1
                 continue
-            draw_detections(picture, detections, detector.names, out / name)
             found.append((path, picture.size, detections))
             typer.echo(printable(f"{path} → {out / name}: {in_words(detections, detector.names)}"))
         if as_json:
-            document = json.dumps(coco_document(found, detector.names), indent=1)
+            document = strict_json(coco_document(found, detector.names), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
@@ -246,16 +244,15 @@ def export(
 def info():
     """Show versions, device, recipe, which weights are here, and whether the data can be reached."""
     with one_line_errors():
-        recipe = current_recipe()
-    packages = ("frcnn-common", "torch", "torchvision", "datasets")
-    lines = {name: importlib.metadata.version(name) for name in packages}
-    lines |= {"python": platform.python_version(), "device": _device(), "recipe": recipe.name}
-    lines["weights tiny"] = _size(Path(SHIPPED))
-    lines |= {f"weights {name}": _size(cached_file(name)) for name in WEIGHTS_URLS}
-    lines |= {"data openmoji": "ships with this package", f"data {HUB_DATASET}": _reach()}
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        typer.echo(f"{name:{width}}  {value}")
+        packages = ("frcnn-common", "torch", "torchvision", "datasets")
+        lines = {name: importlib.metadata.version(name) for name in packages}
+        lines |= {"python": platform.python_version(), "device": _device(), "recipe": current_recipe().name}
+        lines["weights tiny"] = _size(Path(SHIPPED))
+        lines |= {f"weights {name}": _size(cached_file(name)) for name in WEIGHTS_URLS}
+        lines |= {"data openmoji": "ships with this package", f"data {HUB_DATASET}": _reach()}
+        width = max(map(len, lines))
+        for name, value in lines.items():
+            typer.echo(f"{name:{width}}  {value}")
 
 
 def _device():
@@ -265,7 +262,12 @@ def _device():
 
 def _size(path):
     """The size of a file and where it is, if it is there."""
-    return f"{path.stat().st_size / 1e6:.1f} MB, {path}" if path.is_file() else f"not downloaded yet, {path}"
+    try:
+        return f"{path.stat().st_size / 1e6:.1f} MB, {path}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"not downloaded yet, {path}"
+    except OSError as error:
+        return f"cannot be read: {error}"
 
 
 def _reach():
