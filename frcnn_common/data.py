@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, default_convert, get_worker_info
 
 from .constants import COCO_NAMES, IMG_SIZE
 from .distributed import divide_rows
+from .files import ensure_cache
 from .folders import folder_rows, split_name
 from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub, can_be_on_hub
 from .hub import class_names, hub_rows, labels_among, read_again
@@ -268,6 +269,7 @@ def _check_options(source, on_bad_sample, **counts):
 def _stream_of(source):
     """A name or a path as it is, rows as a stream; a table in parts that workers can divide among themselves."""
     if isinstance(source, (str, Path)):
+        ensure_cache()
         return source
     if hasattr(source, "to_iterable_dataset"):
         if not len(source):
