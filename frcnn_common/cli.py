@@ -121,12 +121,14 @@ def train(
             chosen = replace(chosen, model_options=chosen.model_options | {"trainable_layers": 5 - freeze})
         if flip is not None or scales is not None:
             chosen = replace(chosen, augment=_augmentation(chosen.augment, flip, scales))
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"--lr must be a positive number, got {lr:g}")
         if start is not None and backbone_weights is not None:
             raise ValueError("--from has a backbone of its own: leave out --backbone-weights")
         refuse_overwriting([out / BEST, out / LAST], [backbone_weights or ""])
         seed_everything(seed)
         model, chosen = _start(chosen, out, start, resume)
-        chosen = replace(chosen, img_size=img_size or chosen.img_size, lr=chosen.lr if lr is None else lr)
+        chosen = replace(chosen, img_size=img_size or chosen.img_size, lr=lr or chosen.lr)
         measure = _evaluation(chosen, samples)
         if patience is not None and measure is None:
             raise ValueError("--patience counts evaluations, and this run has none")
@@ -177,7 +179,6 @@ def _report(trainer, out):
         typer.echo(f"best: {out / BEST}, of step {best['step']}, AP {best['AP']:.3f}")
 
 
-
 def _evaluation(recipe, samples):
     """What evaluates a model on the recipe's validation images, each of which has been read once; None without any."""
     try:
@@ -197,7 +198,7 @@ def _evaluation(recipe, samples):
     return measure
 
 # %% ../nbs/api/37_cli.ipynb #755f762f
-WeightsName = Annotated[str, typer.Option(help="tiny (ships with this package), coco (torchvision's), a file, a run.")]
+WeightsName = Annotated[str, typer.Option(help="tiny (is here), coco (torchvision's), a file, or a run's folder.")]
 
 
 def _file_of(weights):

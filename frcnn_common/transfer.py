@@ -152,8 +152,9 @@ def resume_start(recipe: Recipe, folder, weights=None, **options) -> Recipe:
     start = (load_checkpoint(path).get("recipe") or {}).get("start")
     if start is None and weights is None:
         return recipe
-    begun = start or {"weights": "scratch", "sha256": None}
-    known = weights is None or str(weights) == begun["weights"]
-    if not known and _description(_load(weights), weights)["sha256"] != begun["sha256"]:
-        raise ValueError(f"{path} belongs to another run: it started from {begun['weights']}, not from {weights}")
+    if start is None:
+        raise ValueError(f"{path} belongs to another run: it started from scratch, not from {weights}")
+    known = weights is None or str(weights) == start["weights"]
+    if not known and _description(_load(weights), weights)["sha256"] != start["sha256"]:
+        raise ValueError(f"{path} belongs to another run: it started from {start['weights']}, not from {weights}")
     return _following(recipe, start, options)
