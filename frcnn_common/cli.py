@@ -173,7 +173,7 @@ def _report(trainer, out):
         typer.echo(f"stopped after step {trainer.step} of {trainer.recipe.steps}: the AP has not risen any more")
     typer.echo(f"weights: {out / LAST}, of step {trainer.step}")
     best = best_entry(trainer.history)
-    if best is None:
+    if best is None or not (out / BEST).is_file():
         typer.echo(f"no {BEST}: without an evaluation nobody knows the best")
     else:
         typer.echo(f"best: {out / BEST}, of step {best['step']}, AP {best['AP']:.3f}")
