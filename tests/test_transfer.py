@@ -214,6 +214,18 @@ def test_the_shipped_detector_keeps_its_classes():
     assert (recipe.img_size, recipe.model_options["width"], model.conventions) == (256, 16, COURSE)
 
 
+def test_what_was_learned_of_other_classes_counts_from_the_first_step():
+    """Scenes whose classes have names that nobody has seen: where objects are is known all the same."""
+    scenes = replace(RECIPES["openmoji-tiny"], img_size=128, num_workers=0)
+    images, targets = next(iter(scenes.loader("val", 4, batch_size=4)))
+    names = (BACKGROUND, *(f"thing {label}" for label in range(1, 81)))
+    recipe = replace(scenes, names=names)
+    models = {"scratch": recipe.model(), "tiny": start_from(recipe, "tiny")[0]}
+    losses = {name: model.train()(images.to(DEVICE), targets) for name, model in models.items()}
+    first_stage = {name: (loss["rpn_cls"] + loss["rpn_box"]).item() for name, loss in losses.items()}
+    assert first_stage["tiny"] < 0.2 * first_stage["scratch"]
+
+
 @pytest.mark.slow
 def test_torchvisions_detector_by_its_name(tmp_path, monkeypatch):
     """A file of random numbers stands in for the published one, which has no size of pictures: that is the recipe's."""
