@@ -176,7 +176,7 @@ class Trainer:
                 check_progress(self.history)
                 due = self.step % every == 0 or self.step == last
                 if due and self.folder is not None:
-                    self._save(batches)
+                    _save(self, batches)
                 self._finish(due, evaluate, on_best)
                 stop = due and out_of_patience(self.history, patience)
                 bar.update()
@@ -228,12 +228,6 @@ class Trainer:
         """The context in which losses are computed at the recipe's precision."""
         dtype = _amp_dtype(self.recipe)
         return torch.autocast(DEVICE.type, dtype) if dtype else nullcontext()
-
-    def _save(self, batches):
-        position = batches.state_dict() if hasattr(batches, "state_dict") else None
-        of_ranks = gather({"random": random_states(), "stream": position, "epoch": self.epoch})
-        if self.rank == 0:
-            self.folder.save(self.history[-1], self.model, **_state_of(self), ranks=of_ranks)
 
     def _finish(self, due, evaluate, on_best):
         """Evaluate, if it is due, and log the last step. An evaluation leaves the random generators as they were."""
@@ -299,6 +293,14 @@ def _state_of(trainer):
         "run": {"accumulate": trainer.accumulate, "seed": trainer.seed, "ranks": trainer.ranks},
         "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict(),
     }
+
+
+def _save(trainer, batches):
+    """Write a checkpoint with the positions of all processes."""
+    position = batches.state_dict() if hasattr(batches, "state_dict") else None
+    of_ranks = gather({"random": random_states(), "stream": position, "epoch": trainer.epoch})
+    if trainer.rank == 0:
+        trainer.folder.save(trainer.history[-1], trainer.model, **_state_of(trainer), ranks=of_ranks)
 
 
 def _alone_in_folder(trainer):
