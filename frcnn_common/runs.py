@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BEST', 'LAST', 'save_checkpoint', 'load_checkpoint', 'model_options', 'read_options', 'best_entry', 'out_of_patience',
-           'RunFolder', 'check_progress', 'refuse_other_run', 'weights_file', 'random_states', 'set_random_states']
+           'RunFolder', 'check_progress', 'data_state', 'refuse_other_run', 'weights_file', 'random_states',
+           'set_random_states']
 
 # %% ../nbs/api/23_runs.ipynb #cfafafdb
 import json
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from .constants import Conventions
 from .detector import FasterRCNN
-from .files import write_atomically
+from .files import describe_files, errors_of, strict_json, write_atomically
 
 # %% ../nbs/api/23_runs.ipynb #1fda8e82
 def save_checkpoint(path, model: nn.Module, **extra) -> None:
@@ -163,24 +165,29 @@ class RunFolder:
         self.path, self.keep, self._curves = Path(path), keep, None
 
     def log(self, entry: dict) -> None:
-        """Add the entry of a step, numbers by name, to `log.jsonl` and to the curves."""
+        """Add the entry of a step, numbers by name, to `log.jsonl` (`null` if not finite) and to the curves."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "log.jsonl", "a") as file:
-            file.write(json.dumps(entry) + "\n")
-        if self._curves is None:
-            from torch.utils.tensorboard import SummaryWriter
+        log = self.path / "log.jsonl"
+        with errors_of(log), open(log, "a") as file:
+            file.write(strict_json(entry) + "\n")
+        with errors_of(self.path):
+            if self._curves is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._curves = SummaryWriter(self.path, purge_step=entry["step"])
-        for name, value in entry.items():
-            if name not in ("step", "start"):
-                self._curves.add_scalar(name, value, entry["step"])
+                self._curves = SummaryWriter(self.path, purge_step=entry["step"])
+            for name, value in entry.items():
+                if name not in ("step", "start"):
+                    self._curves.add_scalar(name, value, entry["step"])
 
     def save(self, entry: dict, model: nn.Module, **state) -> None:
         """Write the checkpoint of a step, with its entry, which need not be logged yet."""
         save_checkpoint(self.path / f"step_{entry['step']:08}.pt", model, entry=entry, **state)
 
     def tidy(self, history: list[dict]) -> None:
-        """Remove all checkpoints but the last few and the one of the `best_entry`."""
+        """Put the curves on the disk, and remove all checkpoints but the last few and the `best_entry`'s."""
+        if self._curves is not None:
+            with errors_of(self.path):
+                self._curves.flush()
         best = best_entry(history) or {"step": None}
         for path in self._checkpoints()[: -self.keep]:
             if _step_of(path) != best["step"]:
@@ -224,7 +231,7 @@ class RunFolder:
         log = self.path / "log.jsonl"
         text = log.read_text() if log.exists() else ""
         lines = text.split("\n")[:-1][:step]  # a last line without an end is one that was being written
-        entries = [json.loads(line) for line in lines]
+        entries = [_read_entry(line) for line in lines]
         if last is not None and len(entries) == step - 1:
             entries.append(last)
         if [entry["step"] for entry in entries] != list(range(1, step + 1)):
@@ -239,6 +246,10 @@ class RunFolder:
 
     def _checkpoints(self):
         return sorted(self.path.glob("step_*.pt"), key=_step_of)
+
+
+def _read_entry(line):
+    return {name: math.nan if value is None else value for name, value in json.loads(line).items()}
 
 
 def _step_of(path):
@@ -258,17 +269,34 @@ def check_progress(history: list[dict]) -> None:
         )
 
 
+def data_state(batches) -> dict:
+    """What is in the folder that a loader's data set reads: `describe_files` of pictures and annotations, or nothing.
+
+    The rows of a stream or of the Hub are not asked; of the Hub, the recipe's `revision` says which they are.
+    """
+    folder = getattr(getattr(batches, "dataset", None), "folder", None)
+    return {} if folder is None else describe_files(folder, {*Image.registered_extensions(), *_ANNOTATIONS})
+
+
+_ANNOTATIONS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".parquet")
+
+
 def refuse_other_run(path, checkpoint: dict, mine: dict) -> None:
     """Raise a `ValueError` that names the checkpoint's path unless it is of the run that has the state `mine`."""
     for part in ("recipe", "run", "model_options"):
         if part != "model_options" or part in checkpoint:  # older ones do not say
-            _refuse_other(path, checkpoint.get(part) or {}, mine[part] or {})
+            _refuse_other(f"{path} belongs to another run", checkpoint.get(part) or {}, mine[part] or {})
+    theirs = checkpoint.get("data")
+    if theirs is not None:
+        _refuse_other(f"since {path} the data have changed", theirs, dict.fromkeys(theirs) | mine["data"])
 
 
-def _refuse_other(path, theirs, mine):
+def _refuse_other(what, theirs, mine):
     other = [f"{key} is {mine[key]!r} here, {theirs.get(key)!r} there" for key in mine if theirs.get(key) != mine[key]]
+    if "ranks" in mine and theirs.get("ranks", 1) != mine["ranks"]:
+        other.append(f"each process reads its part of the data: start {theirs.get('ranks', 1)} of them by torchrun")
     if other:
-        raise ValueError(f"{path} belongs to another run: {'; '.join(other)}")
+        raise ValueError(f"{what}: {'; '.join(other)}")
 
 # %% ../nbs/api/23_runs.ipynb #be57c006
 def weights_file(path) -> Path:
@@ -308,10 +336,10 @@ def random_states() -> dict:
 
 # %% ../nbs/api/23_runs.ipynb #f0f88f6e
 def set_random_states(states: dict) -> None:
-    """Put the global generators back into the states that `random_states` returned."""
+    """Put the global generators back into the states that `random_states` returned, on as many GPUs as there are."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys, *rest))
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)

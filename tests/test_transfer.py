@@ -14,7 +14,7 @@ from frcnn_common.engine import Trainer, seed_everything
 from frcnn_common.inference import Detector, save_detector
 from frcnn_common.recipes import RECIPES
 from frcnn_common.runs import load_checkpoint
-from frcnn_common.transfer import FINE_TUNING, resume_start, start_from
+from frcnn_common.transfer import resume_start, start_from
 from frcnn_common.weights import WEIGHTS_URLS, cached_file
 
 SMALL = {"width": 4, "fpn_channels": 16, "fc_dim": 32, "pre_nms": 50, "post_nms": 20}
@@ -96,7 +96,7 @@ def test_the_model_follows_the_weights_and_its_training_the_recipe():
     assert (model.roi_batch, model.backbone.checkpoint) == (64, False)
     stages = (model.backbone.stem, model.backbone.layer1, model.backbone.layer2, model.backbone.layer3)
     assert [any(p.requires_grad for p in stage.parameters()) for stage in stages] == [False, False, False, True]
-    assert recipe.img_size == 64 and recipe.lr == pytest.approx(FINE_TUNING * OWN.lr)
+    assert recipe.img_size == 64 and recipe.lr == OWN.lr
     assert recipe.model().state_dict().keys() == model.state_dict().keys()
 
 
