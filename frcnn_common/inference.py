@@ -9,7 +9,6 @@ __all__ = ['SHIPPED', 'save_detector', 'load_detector', 'Detector']
 import json
 from importlib.resources import files
 from inspect import signature
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -19,7 +18,7 @@ from .pixels import to_picture, to_rgb, upright
 from .samples import to_input
 from .detector import FasterRCNN
 from .files import write_atomically
-from .runs import load_checkpoint, model_options, read_options
+from .runs import load_checkpoint, model_options, read_options, weights_file
 
 # %% ../nbs/api/32_inference.ipynb #ad2c2cc0
 def save_detector(path, model: FasterRCNN, recipe) -> None:
@@ -64,7 +63,8 @@ def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
     Parameters
     ----------
     path : str or Path
-        A file of `save_detector`, a checkpoint of `Trainer`, or a checkpoint of the older module.
+        A file of `save_detector`, a checkpoint of `Trainer`, a checkpoint of the older module, or the folder of a run,
+        as in `weights_file`.
     **options
         Parameters of `FasterRCNN` that shall be others than the file says, such as `score_thr` or `max_dets`.
 
@@ -84,7 +84,7 @@ def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
     TypeError
         If there is no such option.
     """
-    path = Path(path)
+    path = weights_file(path)
     signature(FasterRCNN).bind_partial(**options)  # a misspelled option is not the file's fault
     state, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     try:
@@ -175,7 +175,7 @@ class Detector:
         ----------
         weights : str or Path
             `"tiny"` ships with the package and knows the drawn scenes; `"coco"` is torchvision's detector trained on
-            COCO, downloaded once (160 MB); or a file that `load_detector` reads.
+            COCO, downloaded once (160 MB); or a file or a folder that `load_detector` reads.
         **options
             Parameters of `FasterRCNN` that shall be others than the weights' own, such as `score_thr`.
 
@@ -190,8 +190,9 @@ class Detector:
         """
         if weights == "coco":
             return cls(FasterRCNN.from_torchvision("COCO_V1", **options).to(DEVICE), name="coco")
-        model, settings = load_detector(SHIPPED if weights == "tiny" else weights, **options)
-        return cls(model, settings["img_size"], str(weights), settings["names"])
+        path = SHIPPED if weights == "tiny" else weights_file(weights)
+        model, settings = load_detector(path, **options)
+        return cls(model, settings["img_size"], "tiny" if path is SHIPPED else str(path), settings["names"])
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, score: float = 0.5) -> dict:

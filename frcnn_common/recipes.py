@@ -65,6 +65,8 @@ class Recipe:
         Precision under autocast; None computes in float32 throughout.
     threads : int or None
         Threads that a processor trains with; None leaves it to torch, which takes all cores.
+    start : dict or None
+        The trained weights that the model starts from, as `start_from` describes them; None is a start from scratch.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Recipe:
     grad_clip: float
     amp_dtype: torch.dtype | None
     threads: int | None = None
+    start: dict | None = None
 
     def __post_init__(self):
         if not all(isinstance(name, str) for name in self.names):
@@ -102,6 +105,10 @@ class Recipe:
     def with_batch_size(self, batch_size: int) -> "Recipe":
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
+
+    def with_steps(self, steps: int) -> "Recipe":
+        """The same recipe for another length; of a shorter run at most a fifth is warm-up."""
+        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 5))
 
     def with_data(self, source, box_format: str | None = None) -> "Recipe":
         """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or one of the Hub."""
@@ -149,19 +156,10 @@ class Recipe:
 
 # %% ../nbs/api/22_recipes.ipynb #02dd2e47
 _TINY = {
-    "width": 16,
-    "fpn_channels": 64,
-    "fc_dim": 256,
-    "anchor_sizes": (16, 32, 64, 128, 256),
-    "pre_nms": 500,
-    "post_nms": 200,
-    "min_sz": 4,
-    "trainable_layers": 5,
-    "checkpoint": False,
-    "box_weights": (10.0, 10.0, 5.0, 5.0),
-    "roi_batch": 128,
-    "roi_pos_frac": 0.5,
-}
+    "width": 16, "fpn_channels": 64, "fc_dim": 256, "trainable_layers": 5, "checkpoint": False,
+    "anchor_sizes": (16, 32, 64, 128, 256), "pre_nms": 500, "post_nms": 200, "min_sz": 4,
+    "box_weights": (10.0, 10.0, 5.0, 5.0), "roi_batch": 128, "roi_pos_frac": 0.5,
+}  # fmt: skip
 
 RECIPES = {
     recipe.name: recipe

@@ -101,6 +101,12 @@ def test_another_batch_size_scales_the_learning_rate():
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("steps", "warmup"), [(9600, 300), (1500, 300), (100, 20), (4, 0)])
+def test_of_a_short_run_at_most_a_fifth_is_warm_up(steps, warmup):
+    recipe = RECIPES["openmoji-tiny"].with_steps(steps)
+    assert (recipe.steps, recipe.warmup_steps) == (steps, warmup)
+
+
 def test_every_picture_is_trained_on_however_many_workers_there_are():
     """Twenty pictures, four workers, batches of eight: of five pictures, no worker could make a batch."""
     rows = datasets.IterableDataset.from_generator(scenes, gen_kwargs={"numbers": list(range(20))})
