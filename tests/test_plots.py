@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from frcnn_common.metrics import evaluate_detections
 from frcnn_common.plots import (
     PALETTE,
     STYLE,
     class_color,
     plot_losses,
-    plot_precision_recall,
     set_style,
     show_boxes,
     show_feature_maps,
@@ -157,17 +155,6 @@ def test_running_mean_is_centered():
 def test_losses_complain(history):
     with pytest.raises(ValueError, match="none of rpn_cls, rpn_box, roi_cls, roi_box"):
         plot_losses(history)
-
-
-def test_precision_recall_curves():
-    target = {"boxes": BOXES[:2], "labels": torch.tensor([1, 2])}
-    found = {"boxes": BOXES[:1], "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}
-    evaluation = evaluate_detections([found], [target])
-    legend = [text.get_text() for text in plot_precision_recall(evaluation).get_legend().get_texts()]
-    assert legend == [f"IoU ≥ {thr:.2f}: 0.50" for thr in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    ax = plot_precision_recall(evaluation, [1, 2], iou_thr=0.75)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["person: 1.00", "bicycle: 0.00"]
-    assert (ax.lines[0].get_ydata() == 1).all() and ax.lines[0].get_color() == class_color(1)
 
 
 def test_background_is_opaque_white(tmp_path):
