@@ -79,10 +79,7 @@ def test_names_of_strangers_are_shown_as_they_are_and_cut():
     ax = plot_confusion(counts, ("", "$\\frac$", "a" * 50))
     assert ticks(ax)[0] == ["$\\frac$", "a" * 19 + "…", "nothing"]
     ax.figure.canvas.draw()  # as mathematics, the first could not be drawn
-    target = target_of(boxes_at([0, 0, 10, 10]), [1])
-    evaluation = evaluate_detections(
-        [target | {"scores": torch.ones(1)}], [target], num_classes=2, names=("", "$\\frac$")
-    )
+    evaluation = evaluate_detections([GOOD], [GOOD], num_classes=2, names=("", "$\\frac$"))
     plot_precision_recall(evaluation, [1]).figure.canvas.draw()
 
 
