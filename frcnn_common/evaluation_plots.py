@@ -41,19 +41,27 @@ def plot_precision_recall(evaluation, labels: Sequence[int] | None = None, *, io
 
     ax = axes_for(ax, (5, 3.8))
     if labels is None:
-        thrs, shades = (0.5, 0.6, 0.7, 0.8, 0.9), plt.get_cmap("viridis")(np.linspace(0.05, 0.85, 5))
+        thrs, shades = (0.5, 0.6, 0.7, 0.8, 0.9), plt.get_cmap("viridis")(np.linspace(0.05, 0.85, 5)).tolist()
         curves = [(f"IoU ≥ {thr:.2f}", evaluation.curve(iou_thr=thr), shade) for thr, shade in zip(thrs, shades)]
     else:
         names = [_short(evaluation.names[label - 1]) for label in labels]
         curves = [(name, evaluation.curve(n, iou_thr=iou_thr), class_color(n)) for name, n in zip(names, labels)]
+    drawn = []
     for name, (recall, precision), color in curves:
         label = f"{name}: {float(precision.mean()):.2f}"
-        ax.plot(recall, precision, drawstyle="steps-pre", color=color, label=label)
+        style = ("-", "--", ":")[drawn.count(color) % 3]  # classes twelve apart share a color
+        ax.plot(recall, precision, style, drawstyle="steps-pre", color=color, label=label)
+        drawn.append(color)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     legend = ax.legend(title="AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
     for text in legend.get_texts():
         text.set_parse_math(False)
     return ax
+
+
+def _short(name: str) -> str:
+    """A name in a figure: whoever names a class may write a sentence."""
+    return name if len(name) <= 20 else f"{name[:19]}…"
 
 # %% ../nbs/api/30_evaluation_plots.ipynb #a8518a8e
 def plot_confusion(counts: Tensor, names: Sequence[str] = COCO_NAMES, *, most: int = 12, ax=None):
@@ -80,8 +88,9 @@ def plot_confusion(counts: Tensor, names: Sequence[str] = COCO_NAMES, *, most: i
     shown = [*labels, 0]
     table, side = counts[shown][:, shown].numpy(), len(shown)
     ax = axes_for(ax, (1.7 + 0.4 * side, 1.5 + 0.4 * side))
-    right = np.eye(side, dtype=bool)
-    for part, colors in ((right, "Blues"), (~right, "Oranges")):  # pale enough for dark numbers
+    right, wrong = np.eye(side, dtype=bool), ~np.eye(side, dtype=bool)
+    right[-1, -1] = False  # where nothing is and nothing was found is not counted
+    for part, colors in ((right, "Blues"), (wrong, "Oranges")):  # pale enough for dark numbers
         values = np.ma.array(np.sqrt(table), mask=~part)
         ax.pcolormesh(values, cmap=colors, vmin=0, vmax=2 * max(values.max(), 1), edgecolors="white", linewidth=1)
     for row, column in np.argwhere(table):
@@ -106,11 +115,6 @@ def _most_mixed_up(counts: Tensor) -> list[int]:
     by_errors = (sums - 2 * right).argsort(descending=True, stable=True).tolist()
     in_pairs = [label for *pair, _ in most_confused(counts) for label in pair]
     return [label for label in dict.fromkeys(in_pairs + by_errors) if label and sums[label]]
-
-
-def _short(name: str) -> str:
-    """A name in a figure: whoever names a class may write a sentence."""
-    return name if len(name) <= 20 else f"{name[:19]}…"
 
 # %% ../nbs/api/30_evaluation_plots.ipynb #7114fd84
 def plot_calibration(calibration: Calibration, *, ax=None):

@@ -165,7 +165,8 @@ def _kinds(breakdown) -> str:
         "<p>By the rules of TIDE (Bolya et al., 2020), over all detections. What is added to AP50 if the errors of one "
         "kind alone are mended tells what that kind costs.</p>\n"
     )
-    return _section("Errors by kind", _table("Errors by kind", ("kind", "errors", "added to AP50"), rows), below)
+    table = _table("Errors by kind", ("kind", "errors", "added to AP50"), rows)
+    return _section("Errors by kind", '<div class="figures">', table, below, "</div>\n")
 
 
 def _confusions(counts, names) -> str:
@@ -191,7 +192,10 @@ def _calibration(result) -> str:
     below = "All detections. On the dashed line a score is a probability; larger points stand for more detections."
     figure = _figure(lambda ax: plot_calibration(result, ax=ax), (4, 3.8), alt, below)
     table = _table("Calibration", ("score", "detections", "mean score", "share right"), rows)
-    error = f"<p>Expected calibration error (Guo et al., 2017): {_text(result.error)}</p>\n"
+    error = (
+        f"<p>The expected calibration error (Guo et al., 2017) is {_text(result.error)}: how far the share of right "
+        "detections is from the mean score, on average over the detections.</p>\n"
+    )
     return _section("Is a score a probability?", error, '<div class="figures">', figure, table, "</div>\n")
 
 
@@ -241,7 +245,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 sy
 main { max-width: 70rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; border-bottom: 1px solid var(--line); }
-p { max-width: 45rem; }
+p { max-width: 45rem; margin: 0.4rem 0 0.8rem; flex: 1 1 18rem; }
 .scroll { overflow-x: auto; overflow-wrap: normal; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
@@ -289,7 +293,7 @@ def report_page(
         "or 100 detections of a picture. A dash: there is no such object.</p>\n"
     )
     sections = (
-        _section("COCO's twelve numbers", numbers, meaning),
+        _section("COCO's twelve numbers", '<div class="figures">', numbers, meaning, "</div>\n"),
         _curves(evaluation),
         _kinds(error_breakdown(*rows, num_classes=len(names))),
         _confusions(counts, names),
