@@ -137,8 +137,10 @@ def _figure(draw, size: tuple[float, float], alt: str, below: str, kind: str = "
         draw(figure.subplots() if kind == "png" else figure.add_axes((0, 0, 1, 1)))
         figure.savefig(file, format=kind, dpi=160)
     data = base64.b64encode(file.getvalue()).decode()
+    wide = ' class="wide" tabindex="0"' if size[0] > 6 else ""
     return (
-        f'<figure style="max-width: {size[0]:.1f}in"><img src="data:image/{kind};base64,{data}" alt="{_text(alt)}">\n'
+        f'<figure{wide} style="max-width: {size[0]:.1f}in">\n'
+        f'<img src="data:image/{kind};base64,{data}" alt="{_text(alt)}">\n'
         f"<figcaption>{below}</figcaption></figure>\n"
     )
 
@@ -250,11 +252,16 @@ p { max-width: 45rem; margin: 0.4rem 0 0.8rem; flex: 1 1 18rem; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
 thead th { color: var(--soft); vertical-align: bottom; }
-th:first-child { text-align: left; padding-left: 0; }
+th:first-child { text-align: left; padding-left: 0; min-width: 5rem; }
 figure { margin: 0 0 1rem; }
 img { display: block; width: 100%; border-radius: 4px; background: #fff; }
 figcaption, ul { font-size: 0.9rem; color: var(--soft); }
 ul { margin: 0.2rem 0; padding-left: 1.2rem; }
+@media (max-width: 40rem) {
+  .wide { overflow-x: auto; }
+  .wide img { width: 36rem; }
+  .wide figcaption { position: sticky; left: 0; }
+}
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.5rem; }
 """
