@@ -97,7 +97,7 @@ def plot_confusion(counts: Tensor, names: Sequence[str] = COCO_NAMES, *, most: i
         ax.text(column + 0.5, row + 0.5, f"{table[row, column]:,}", ha="center", va="center", fontsize=7)
     words, places = [_short(names[label]) for label in labels], np.arange(side) + 0.5
     ax.set_xticks(places, [*words, "missed"], rotation=90, parse_math=False)
-    ax.set_yticks(places, [*words, "nothing"], parse_math=False)
+    ax.set_yticks(places, [*words, "none"], parse_math=False)
     ax.set(xlabel="detection", ylabel="object", aspect="equal", ylim=(side, 0))
     ax.tick_params(length=0)
     ax.grid(visible=False)

@@ -177,7 +177,7 @@ def _confusions(counts, names) -> str:
     alt = f"Confusion matrix, objects by row, detections by column. {most}"
     below = (
         f"Detections with a score of at least {SCORE_THR}; each takes the object it overlaps most, by at least 0.5, "
-        "whatever its class. Last column: objects missed; last row: detections on nothing."
+        "whatever its class. Last column: objects missed; last row: detections that took none."
     )
     shown = min(13, int(((counts.sum(dim=0) + counts.sum(dim=1)) > 0).sum()) + 1)
     size = (1.7 + 0.4 * shown, 1.5 + 0.4 * shown)
@@ -232,10 +232,10 @@ def _classes(evaluation: Evaluation, counts) -> str:
         if any(found):
             rows.append((name, ap[label - 1], float(ap50(label)[1].mean()), *found))
     rows.sort(key=lambda row: (math.isnan(row[1]), row[1]))
-    head = ("class", "AP", "AP50", "objects", "right", "other name", "missed", "on nothing")
+    head = ("class", "AP", "AP50", "objects", "right", "other name", "missed", "no object")
     below = (
         f"<p>From the lowest AP up. The counts are those of the confusion matrix, at a score of at least {SCORE_THR}. "
-        "<em>On nothing</em> are detections of the class that take no object.</p>\n"
+        "<em>No object</em>: detections of the class on nothing, or on an object that a better detection has taken.</p>\n"
     )
     return _section("By class", below, _table("By class", head, rows))
 

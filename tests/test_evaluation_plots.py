@@ -46,7 +46,7 @@ def test_precision_recall_curves():
 def test_a_small_confusion_matrix_is_drawn_whole_with_the_background_last():
     counts = torch.tensor([[0, 4, 0, 0], [7, 1200, 2, 0], [0, 3, 50, 0], [0, 0, 0, 0]])  # the third never occurs
     ax = plot_confusion(counts, ("background", "cat", "dog", "cow"))
-    assert ticks(ax) == [["cat", "dog", "nothing"], ["cat", "dog", "missed"]]
+    assert ticks(ax) == [["cat", "dog", "none"], ["cat", "dog", "missed"]]
     assert numbers(ax) == {(0, 0): "1,200", (0, 1): "2", (0, 2): "7", (1, 0): "3", (1, 1): "50", (2, 0): "4"}
     assert ax.get_title() == "" and ax.get_ylabel() == "object" and ax.get_xlabel() == "detection"
     assert ax.get_ylim() == (3, 0)  # the first row on top
@@ -57,7 +57,7 @@ def test_of_eighty_classes_the_most_confused_are_shown_and_the_title_says_what_i
     counts[range(1, 81), range(1, 81)] = 100
     counts[17, 18], counts[18, 17], counts[3, 8], counts[1, 2] = 9, 1, 5, 2
     ax = plot_confusion(counts, most=4)
-    assert ticks(ax)[0] == [*(COCO_NAMES[label] for label in (3, 8, 17, 18)), "nothing"]
+    assert ticks(ax)[0] == [*(COCO_NAMES[label] for label in (3, 8, 17, 18)), "none"]
     assert ax.get_title() == "4 of 80 classes, 15 of 17 confusions"
     assert len(ticks(plot_confusion(counts))[0]) == 13
 
@@ -71,13 +71,13 @@ def test_colors_of_right_and_wrong_cells_do_not_depend_on_each_other():
 
 def test_an_empty_confusion_matrix_is_one_empty_cell():
     ax = plot_confusion(torch.zeros(81, 81, dtype=torch.int64))
-    assert ticks(ax) == [["nothing"], ["missed"]] and not ax.texts
+    assert ticks(ax) == [["none"], ["missed"]] and not ax.texts
 
 
 def test_names_of_strangers_are_shown_as_they_are_and_cut():
     counts = torch.tensor([[0, 1, 0], [0, 1, 1], [0, 0, 1]])
     ax = plot_confusion(counts, ("", "$\\frac$", "a" * 50))
-    assert ticks(ax)[0] == ["$\\frac$", "a" * 19 + "…", "nothing"]
+    assert ticks(ax)[0] == ["$\\frac$", "a" * 19 + "…", "none"]
     ax.figure.canvas.draw()  # as mathematics, the first could not be drawn
     evaluation = evaluate_detections([GOOD], [GOOD], num_classes=2, names=("", "$\\frac$"))
     plot_precision_recall(evaluation, [1]).figure.canvas.draw()
