@@ -235,7 +235,7 @@ def _classes(evaluation: Evaluation, counts) -> str:
     head = ("class", "AP", "AP50", "objects", "right", "other name", "missed", "no object")
     below = (
         f"<p>From the lowest AP up. The counts are those of the confusion matrix, at a score of at least {SCORE_THR}. "
-        "<em>No object</em>: detections of the class on nothing, or on an object that a better detection has taken.</p>\n"
+        "<em>No object</em>: detections of the class on nothing, or on an object that another has taken.</p>\n"
     )
     return _section("By class", below, _table("By class", head, rows))
 
