@@ -186,6 +186,37 @@ def test_rows_add_up_to_objects_and_columns_to_detections(seed):
         assert counts[0, 0] == 0
 
 
+def in_crowd(box, label, target):
+    """Whether half of a box lies in a crowd region of its class."""
+    for region, kind, crowd in zip(*(target[key].tolist() for key in ("boxes", "labels", "iscrowd")), strict=True):
+        width, height = (min(box[n + 2], region[n + 2]) - max(box[n], region[n]) for n in (0, 1))
+        area = max((box[2] - box[0]) * (box[3] - box[1]), 1e-12)
+        if crowd and kind == label and max(width, 0) * max(height, 0) / area >= 0.5:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_walk_one_by_one_counts_the_same(seed):
+    predictions, targets = random_case(seed)
+    counts = torch.zeros(5, 5, dtype=torch.int64)
+    for prediction, target in zip(predictions, targets, strict=True):
+        free = (target["iscrowd"] == 0).nonzero()[:, 0].tolist()
+        ious = box_iou(prediction["boxes"].double(), target["boxes"].double())
+        for d in prediction["scores"].argsort(descending=True, stable=True).tolist():
+            label, best = int(prediction["labels"][d]), max(free, key=lambda g: ious[d, g], default=None)
+            if prediction["scores"][d] < 0.3:
+                continue
+            if best is not None and ious[d, best] >= 0.5:
+                counts[target["labels"][best], label] += 1
+                free.remove(best)
+            elif not in_crowd(prediction["boxes"][d].double().tolist(), label, target):
+                counts[0, label] += 1
+        for g in free:
+            counts[target["labels"][g], 0] += 1
+    assert torch.equal(confusion_matrix(predictions, targets, num_classes=5, score_thr=0.3), counts)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_with_one_class_the_diagonal_counts_what_is_right(seed):
     predictions, targets = random_case(seed)
@@ -207,6 +238,22 @@ def test_calibration_by_hand():
         [0.5, 2 / 3]
     )
     assert result.error == pytest.approx(2 / 5 * 0.15 + 3 / 5 * (0.8 - 2 / 3))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calibration_follows_its_definition(seed):
+    predictions, targets = random_case(seed)
+    rows = [
+        (score, kind == "correct")
+        for p, t in zip(predictions, targets, strict=True)
+        for score, kind in zip(p["scores"].tolist(), kinds_of(p, t), strict=True)
+        if kind != "ignored"
+    ]
+    bins = [[row for row in rows if b <= min(round(row[0] * 4, 6), 3.5) < b + 1] for b in range(4)]
+    gaps = [abs(sum(right for _, right in part) - sum(score for score, _ in part)) for part in bins]
+    result = calibration(predictions, targets, bins=4)
+    assert result.counts.tolist() == [len(part) for part in bins]
+    assert result.error == pytest.approx(sum(gaps) / len(rows) if rows else math.nan, nan_ok=True)
 
 
 def test_a_score_on_a_border_belongs_to_the_upper_bin():

@@ -43,6 +43,14 @@ def test_precision_recall_curves():
     assert (ax.lines[0].get_ydata() == 1).all() and ax.lines[0].get_color() == class_color(1)
 
 
+def test_curves_of_classes_with_one_color_differ_in_style():
+    boxes = boxes_at([0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9])
+    found = prediction_of(boxes, [1, 13, 2], [0.9] * 3)
+    lines = plot_precision_recall(evaluate_detections([found], [found]), [1, 13, 2]).lines
+    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-"]
+
+
 def test_a_small_confusion_matrix_is_drawn_whole_with_the_background_last():
     counts = torch.tensor([[0, 4, 0, 0], [7, 1200, 2, 0], [0, 3, 50, 0], [0, 0, 0, 0]])  # the third never occurs
     ax = plot_confusion(counts, ("background", "cat", "dog", "cow"))
