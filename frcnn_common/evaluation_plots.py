@@ -92,7 +92,8 @@ def plot_confusion(counts: Tensor, names: Sequence[str] = COCO_NAMES, *, most: i
     right[-1, -1] = False  # where nothing is and nothing was found is not counted
     for part, colors in ((right, "Blues"), (wrong, "Oranges")):  # pale enough for dark numbers
         values = np.ma.array(np.sqrt(table), mask=~part)
-        ax.pcolormesh(values, cmap=colors, vmin=0, vmax=2 * max(values.max(), 1), edgecolors="white", linewidth=1)
+        darkest = 2 * np.sqrt(table[part].max(initial=1))
+        ax.pcolormesh(values, cmap=colors, vmin=0, vmax=darkest, edgecolors="white", linewidth=1)
     for row, column in np.argwhere(table):
         ax.text(column + 0.5, row + 0.5, f"{table[row, column]:,}", ha="center", va="center", fontsize=7)
     words, places = [_short(names[label]) for label in labels], np.arange(side) + 0.5
