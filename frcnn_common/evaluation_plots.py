@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .constants import COCO_NAMES
 from .errors import Calibration, detection_errors, most_confused
+from .letters import spell_out
 from .metrics import select_objects
 from .plots import INK, PALETTE, axes_for, class_color, show_boxes
 
@@ -47,15 +48,15 @@ def plot_precision_recall(evaluation, labels: Sequence[int] | None = None, *, io
         names = [_short(evaluation.names[label - 1]) for label in labels]
         curves = [(name, evaluation.curve(n, iou_thr=iou_thr), class_color(n)) for name, n in zip(names, labels)]
     drawn = []
-    for name, (recall, precision), color in curves:
-        label = f"{name}: {float(precision.mean()):.2f}"
+    for _, (recall, precision), color in curves:
         style = ("-", "--", ":")[drawn.count(color) % 3]  # classes twelve apart share a color
-        ax.plot(recall, precision, style, drawstyle="steps-pre", color=color, label=label)
+        ax.plot(recall, precision, style, drawstyle="steps-pre", color=color, label="named below")
         drawn.append(color)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     legend = ax.legend(title="AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for text, (name, (_, precision), _) in zip(legend.get_texts(), curves, strict=True):  # "_x" as a label is left out
+        text.set_text(f"{name}: {float(precision.mean()):.2f}")
+    spell_out(*legend.get_texts())
     return ax
 
 
@@ -97,8 +98,9 @@ def plot_confusion(counts: Tensor, names: Sequence[str] = COCO_NAMES, *, most: i
     for row, column in np.argwhere(table):
         ax.text(column + 0.5, row + 0.5, f"{table[row, column]:,}", ha="center", va="center", fontsize=7)
     words, places = [_short(names[label]) for label in labels], np.arange(side) + 0.5
-    ax.set_xticks(places, [*words, "missed"], rotation=90, parse_math=False)
-    ax.set_yticks(places, [*words, "none"], parse_math=False)
+    ax.set_xticks(places, [*words, "missed"], rotation=90)
+    ax.set_yticks(places, [*words, "none"])
+    spell_out(*ax.get_xticklabels(), *ax.get_yticklabels())
     ax.set(xlabel="detection", ylabel="object", aspect="equal", ylim=(side, 0))
     ax.tick_params(length=0)
     ax.grid(visible=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .constants import COCO_NAMES
+from .letters import spell_out
 from .samples import denormalize
 
 # %% ../nbs/api/29_plots.ipynb #47b31254
@@ -118,11 +119,11 @@ def show_boxes(
     Raises
     ------
     ValueError
-        If the boxes are not `[N, 4]`, or labels or scores are not one for each.
+        If the boxes are not `[N, 4]`, if labels or scores are not one for each, or if a label has no name.
     """
     from matplotlib.collections import PolyCollection
 
-    boxes = _checked_boxes(boxes, labels, scores)
+    boxes = _checked_boxes(boxes, labels, scores, names)
     ax = axes_for(ax, (5, 5))
     if image is not None:
         ax.imshow(to_image(image), interpolation="antialiased")
@@ -140,17 +141,19 @@ def show_boxes(
         score = [] if scores is None else [f"{float(scores[n]):.2f}"]
         _tag(ax, boxes[n].tolist(), " ".join(name + score), colors[n])
     if title is not None:
-        ax.set_title(title)
+        spell_out(ax.set_title(title))
     return ax
 
 
-def _checked_boxes(boxes, labels, scores) -> Tensor:
+def _checked_boxes(boxes, labels, scores, names) -> Tensor:
     boxes = torch.as_tensor(boxes, dtype=torch.float32).detach().cpu()
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes have shape {tuple(boxes.shape)}; expected [N, 4]")
     for key, values in {"labels": labels, "scores": scores}.items():
         if values is not None and len(values) != len(boxes):
             raise ValueError(f"{len(values)} {key} for {len(boxes)} boxes")
+    if nameless := [int(label) for label in (() if labels is None else labels) if not 0 <= label < len(names)]:
+        raise ValueError(f"label {nameless[0]} has no name: there are {len(names)}, with the background's")
     return boxes
 
 
@@ -158,7 +161,7 @@ def _tag(ax, box: list[float], text: str, color: str) -> None:
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     inside = box[1] - top < 0.06 * (bottom - top)  # no room above
     at_right = box[0] - left > 0.8 * (right - left)  # no room to the right
-    ax.annotate(
+    tag = ax.annotate(
         text,
         (min(box[2], right) if at_right else max(box[0], left), max(box[1], top)),
         xytext=(-1.2 if at_right else 1.2, -1.6 if inside else 1.6),
@@ -168,9 +171,9 @@ def _tag(ax, box: list[float], text: str, color: str) -> None:
         fontsize=7,
         color="white",
         clip_on=True,
-        parse_math=False,  # a class may be called $5
         bbox={"boxstyle": "square,pad=0.18", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
     )
+    spell_out(tag)
 
 # %% ../nbs/api/29_plots.ipynb #9a593101
 def show_grid(images, targets: Sequence[dict] | None = None, *, columns=4, titles=None, size=3.0, **options):

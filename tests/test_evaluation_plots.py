@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from detections import GOOD, boxes_at, prediction_of, target_of
+from detections import boxes_at, prediction_of, target_of
 
 from frcnn_common.constants import COCO_NAMES
 from frcnn_common.errors import Calibration
@@ -87,8 +87,11 @@ def test_names_of_strangers_are_shown_as_they_are_and_cut():
     ax = plot_confusion(counts, ("", "$\\frac$", "a" * 50))
     assert ticks(ax)[0] == ["$\\frac$", "a" * 19 + "…", "none"]
     ax.figure.canvas.draw()  # as mathematics, the first could not be drawn
-    evaluation = evaluate_detections([GOOD], [GOOD], num_classes=2, names=("", "$\\frac$"))
-    plot_precision_recall(evaluation, [1]).figure.canvas.draw()
+    names, boxes = ("", "$_$", "_hidden", "x^{"), boxes_at([0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9])
+    found = prediction_of(boxes, [1, 2, 3], [1.0] * 3)
+    ax = plot_precision_recall(evaluate_detections([found], [found], num_classes=4, names=names), [1, 2, 3])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["$_$: 1.00", "_hidden: 1.00", "x^{: 1.00"]
+    ax.figure.canvas.draw()
 
 
 def test_a_point_of_the_calibration_for_each_bin_that_holds_something():

@@ -77,6 +77,19 @@ def test_tags_name_class_and_score():
     assert texts(show_boxes(image, BOXES, None, scores)) == ["0.99", "0.50", "0.05"]
 
 
+def test_names_are_drawn_letter_by_letter(tmp_path):
+    """Formulas that are none."""
+    names = ("", "$_$", "_hidden", r"x^{")
+    ax = show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 2, 3]), names=names, title="$_$ and $x^{")
+    assert texts(ax) == list(names[1:])
+    ax.figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_label_without_a_name_is_named():
+    with pytest.raises(ValueError, match="label 3 has no name: there are 2"):
+        show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 3, 1]), names=("", "cat"))
+
+
 def test_tags_stay_inside_the_picture():
     left, top = show_boxes(torch.zeros(3, 64, 64), BOXES[:2], LABELS[:2]).texts
     assert (left.get_va(), left.get_ha()) == ("bottom", "left")
