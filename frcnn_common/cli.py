@@ -32,6 +32,7 @@ from .metrics import evaluate_detections
 from .openmoji import scene_stream
 from .pictures import draw_detections, in_words, open_picture, output_names, picture_files
 from .recipes import RECIPES, current_recipe
+from .report import WorstPictures, report_page
 from .runs import BEST, LAST, RunFolder, best_entry, weights_file
 from .transfer import resume_start, start_from
 from .weights import WEIGHTS_URLS, cached_file
@@ -212,6 +213,7 @@ def evaluate(
     box_format: BoxFormat = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Images of the validation split; by default all.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with curves and pictures here.")] = None,
 ):
     """Measure a detector by COCO's twelve numbers.
 
@@ -219,28 +221,38 @@ def evaluate(
 
     `frcnn evaluate`
 
-    `frcnn evaluate --weights runs/tiny --samples 100`
+    `frcnn evaluate --weights runs/tiny --samples 100 --report runs/tiny/report`
 
     `frcnn evaluate --weights coco --data detection-datasets/coco`
     """
     with one_line_errors():
-        if as_json is not None:
-            refuse_overwriting([as_json], [_file_of(weights), *files_below(data)])
+        outputs = [path for path in (as_json, report and report / "index.html") if path is not None]
+        if outputs:
+            refuse_overwriting(outputs, [_file_of(weights), *files_below(data)])
         detector = Detector.load(weights)
-        predictions, targets = [], []
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
+        predictions, targets, worst = [], [], WorstPictures(detector.names)
         source = scene_stream("val") if data == "openmoji" else data
         options = {"box_format": box_format, "names": detector.names, "metadata": True, "keep_empty": True}
         stream = COCOStreamDataset("val", samples, source=source, **options)
         for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
             predictions.append(detector(picture, score=detector.model.score_thr))
             targets.append(target)
+            if report is not None:
+                worst.add(picture, predictions[-1], target, f"image {target['image_id']}")
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names
         )
-        typer.echo(f"{detector.name} on {len(targets)} images of {data}\n{evaluation}")
+        title = f"{detector.name} on {len(targets)} images of {data}"
+        typer.echo(f"{title}\n{evaluation}")
         if as_json is not None:
             numbers = {"weights": detector.name, "data": data, "images": len(targets)} | evaluation.summary()
             write_atomically(as_json, lambda file: file.write(strict_json(numbers, indent=1).encode()))
+        if report is not None:
+            page = report_page(evaluation, predictions, targets, worst, title)
+            write_atomically(report / "index.html", lambda file: file.write(page.encode()))
+            typer.echo(f"report: {report / 'index.html'}")
 
 
 # %% ../nbs/api/37_cli.ipynb #c8db24f8

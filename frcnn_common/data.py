@@ -188,9 +188,9 @@ class COCOStreamDataset(IterableDataset):
         """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
-        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `iscrowd` where known.
+        float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), lambda row, _: (row.decode(), row.target), None, shuffle=0):
+        for picture, _ in self._read(self._beginning(), _as_stored, None, shuffle=0):
             if picture is not None:
                 yield picture
 
@@ -252,6 +252,10 @@ class COCOStreamDataset(IterableDataset):
     def _sample(self, row, epoch):
         sample = to_sample(row)
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
+
+
+def _as_stored(row, _):
+    return row.decode(), row.target | ({"image_id": torch.tensor(row.image_id)} if row.metadata else {})
 
 
 def _check_options(source, on_bad_sample, **counts):

@@ -204,6 +204,31 @@ def test_evaluate_writes_over_nothing_that_it_reads(tmp_path):
     assert target.read_bytes() == before
 
 
+def test_evaluate_writes_a_report_of_what_it_prints(tmp_path):
+    out = tmp_path / "report"
+    result = run(app, ["evaluate", "--samples", "3", "--report", str(out), "--json", str(tmp_path / "numbers.json")])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert f'<th scope="row">AP50</th><td>{numbers["AP50"]:.3f}</td>' in page
+    assert "<h1>tiny on 3 images of openmoji</h1>" in page and "image 0" in page
+    assert f"report: {out / 'index.html'}" in result.output
+
+
+def test_a_report_goes_over_nothing_that_is_read(tmp_path):
+    data = own_folder(tmp_path / "own")
+    target = data / "valid" / "_annotations.coco.json"
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").symlink_to(target)
+    before = target.read_bytes()
+    result = run(app, ["evaluate", "--data", str(data), "--report", str(tmp_path / "report")])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert target.read_bytes() == before
+    taken = run(app, ["evaluate", "--samples", "1", "--report", str(target)])
+    assert taken.exit_code == 1 and taken.output.count("\n") == 1 and target.name in taken.output
+
+
 def own_folder(folder, splits=("train", "valid")):
     """Pictures of two classes with COCO's JSON: scenes that are cut out of the stream."""
     for split in splits:
