@@ -190,9 +190,7 @@ class COCOStreamDataset(IterableDataset):
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
         float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), _as_stored, None, shuffle=0):
-            if picture is not None:
-                yield picture
+        yield from (pair for pair, _ in self._read(self._beginning(), _as_stored, None, shuffle=0) if pair is not None)
 
     def _settings(self):
         return {"shuffle": self.shuffle, "seed": self.seed, "max_samples": self.max_samples}
