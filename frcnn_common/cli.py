@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from .distributed import gather, join_processes, process_rank
 from .engine import Trainer, seed_everything
 from .files import files_below, refuse_overwriting, write_atomically
 from .hub import HUB_DATASET, ask_hub
-from .inference import SHIPPED, Detector, save_detector
+from .inference import BATCH, SHIPPED, Detector, read_ahead, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .openmoji import scene_stream
@@ -71,6 +72,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub.")] = None,
+    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="Pad pictures, do not stretch them.")] = False,
     amp: Annotated[Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="By default the recipe's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the sampling.")] = 0,
@@ -102,6 +104,8 @@ def train(
             chosen = replace(chosen, model_options=chosen.model_options | {"backbone_weights": backbone_weights})
         if revision is not None:
             chosen = replace(chosen, revision=revision)
+        if keep_aspect:
+            chosen = replace(chosen, keep_aspect=True)
         if amp is not None:
             chosen = replace(chosen, amp_dtype=PRECISIONS[amp])
         refuse_overwriting([out / "weights.safetensors"], [backbone_weights or ""])
@@ -166,9 +170,11 @@ def evaluate(
         source = scene_stream("val") if data == "openmoji" else data
         options = {"box_format": box_format, "names": detector.names, "metadata": True, "keep_empty": True}
         stream = COCOStreamDataset("val", samples, source=source, **options)
-        for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
-            predictions.append(detector(picture, score=detector.model.score_thr))
-            targets.append(target)
+        prepared = ((detector.prepare(picture), target) for picture, target in stream.pictures())
+        inputs = iter(tqdm(read_ahead(prepared), unit="image", total=samples))
+        while batch := list(islice(inputs, BATCH)):
+            predictions += detector.detect([picture for picture, _ in batch], detector.model.score_thr)
+            targets += [target for _, target in batch]
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names
         )
@@ -202,22 +208,32 @@ def detect(
         detector = Detector.load(weights)
         out.mkdir(parents=True, exist_ok=True)
         found, failed = [], 0
-        for path, name in zip(paths, names, strict=True):
-            try:
-                picture = open_picture(path)
-                detections = detector(picture, score)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                complain(f"{path}: {error}")
-                failed += 1
-                continue
-            draw_detections(picture, detections, detector.names, out / name)
-            found.append((path, picture.size, detections))
-            typer.echo(printable(f"{path} → {out / name}: {in_words(detections, detector.names)}"))
+        opened = read_ahead(_opened(detector, path, out / name) for path, name in zip(paths, names, strict=True))
+        while batch := list(islice(opened, BATCH)):
+            detected = iter(detector.detect([inputs for *_, inputs in batch if inputs is not None], score))
+            for path, target, picture, inputs in batch:
+                if inputs is None:
+                    complain(f"{path}: {picture}")
+                    failed += 1
+                    continue
+                detections = next(detected)
+                draw_detections(picture, detections, detector.names, target)
+                found.append((path, picture.size, detections))
+                typer.echo(printable(f"{path} → {target}: {in_words(detections, detector.names)}"))
         if as_json:
             document = json.dumps(coco_document(found, detector.names), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
+
+
+def _opened(detector, path, target):
+    """Where a picture comes from and goes to, the picture, and the detector's input; or its error and no input."""
+    try:
+        picture = open_picture(path)
+        return path, target, picture, detector.prepare(picture)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return path, target, error, None
 
 # %% ../nbs/api/37_cli.ipynb #6406feb7
 @app.command()

@@ -249,6 +249,7 @@ def refuse_other_run(path, checkpoint: dict, mine: dict) -> None:
 
 
 def _refuse_other(path, theirs, mine):
+    theirs = {"keep_aspect": False} | theirs  # older ones do not say
     other = [f"{key} is {mine[key]!r} here, {theirs.get(key)!r} there" for key in mine if theirs.get(key) != mine[key]]
     if other:
         raise ValueError(f"{path} belongs to another run: {'; '.join(other)}")
