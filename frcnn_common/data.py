@@ -63,7 +63,7 @@ class COCOStreamDataset(IterableDataset):
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
     The keywords come in groups: where rows come from (`source`, `revision`, `box_format`, `names`), what a sample is
-    (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), and what to do if something breaks (the rest).
+    (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), what to do if something breaks (the rest).
 
     Parameters
     ----------
