@@ -208,18 +208,15 @@ def detect(
         detector = Detector.load(weights)
         out.mkdir(parents=True, exist_ok=True)
         found, failed = [], 0
-        opened = read_ahead(_opened(detector, path, out / name) for path, name in zip(paths, names, strict=True))
-        while batch := list(islice(opened, BATCH)):
-            detected = iter(detector.detect([inputs for *_, inputs in batch if inputs is not None], score))
-            for path, target, picture, inputs in batch:
-                if inputs is None:
-                    complain(f"{path}: {picture}")
-                    failed += 1
-                    continue
-                detections = next(detected)
-                draw_detections(picture, detections, detector.names, target)
-                found.append((path, picture.size, detections))
-                typer.echo(printable(f"{path} → {target}: {in_words(detections, detector.names)}"))
+        detected = read_ahead(_detect_in_files(detector, paths, score))  # while others are drawn
+        for path, name, (picture, detections) in zip(paths, names, detected, strict=True):
+            if detections is None:
+                complain(f"{path}: {picture}")
+                failed += 1
+                continue
+            draw_detections(picture, detections, detector.names, out / name)
+            found.append((path, picture.size, detections))
+            typer.echo(printable(f"{path} → {out / name}: {in_words(detections, detector.names)}"))
         if as_json:
             document = json.dumps(coco_document(found, detector.names), indent=1)
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
@@ -227,13 +224,22 @@ def detect(
             raise typer.Exit(1)
 
 
-def _opened(detector, path, target):
-    """Where a picture comes from and goes to, the picture, and the detector's input; or its error and no input."""
+def _detect_in_files(detector, paths, score):
+    """Yield the picture of each file and what is found in it, a batch at a time; or an error, and None."""
+    opened = (_open_for(detector, path) for path in paths)
+    while batch := list(islice(opened, BATCH)):
+        found = iter(detector.detect([inputs for _, inputs in batch if inputs is not None], score))
+        for picture, inputs in batch:
+            yield picture, None if inputs is None else next(found)
+
+
+def _open_for(detector, path):
+    """A picture and what the detector needs of it; or an error, and None."""
     try:
         picture = open_picture(path)
-        return path, target, picture, detector.prepare(picture)
+        return picture, detector.prepare(picture)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return path, target, error, None
+        return error, None
 
 # %% ../nbs/api/37_cli.ipynb #6406feb7
 @app.command()

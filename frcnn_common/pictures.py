@@ -62,7 +62,8 @@ def draw_detections(picture: Image.Image, found: dict, names, path) -> None:
     FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))
     show_boxes(picture, found["boxes"], found["labels"], found["scores"], ax=ax, names=names)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    options = {"format": "png", "pil_kwargs": {"compress_level": 1}}  # of the time that a picture takes, 6 is most
+    write_atomically(path, lambda file: figure.savefig(file, **options))
 
 
 def in_words(found: dict, names) -> str:
