@@ -78,7 +78,7 @@ def test_one_bad_picture_does_not_cost_its_batch(folder, tmp_path):
     names.remove("a4")
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == sorted(f"{name}.png" for name in names)
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert [image["file_name"].partition(".")[0] for image in document["images"]] == names
+    assert [Path(image["file_name"]).stem for image in document["images"]] == names
 
 
 def test_detect_finds_in_each_picture_what_the_detector_finds_in_it_alone(folder, tmp_path):

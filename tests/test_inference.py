@@ -329,8 +329,8 @@ def test_by_torchvisions_rule_a_picture_is_found_as_torchvision_finds_it_alone()
     peer = Peer(resnet_fpn_backbone(backbone_name="resnet50", weights=None), 5, min_size=800, max_size=1333)
     nn.init.normal_(peer.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
     peer.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0])
-    ours = FasterRCNN.from_torchvision(peer.state_dict()).to(DEVICE)
-    pictures = [scene(1)[0].resize(size) for size in ((640, 480), (480, 640), (640, 480), (1280, 640))]
+    ours = FasterRCNN.from_torchvision(peer.state_dict(), bn_eps=1e-5).to(DEVICE)
+    pictures = [scene(1)[0].resize(size) for size in ((640, 480), (480, 640), (640, 480))]
     found = Detector(ours)(pictures, score=0.05)
     with torch.no_grad():
         expected = [peer.eval()([to_tensor(picture)])[0] for picture in pictures]
