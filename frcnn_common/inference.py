@@ -155,6 +155,7 @@ def _read_checkpoint(path):
 # %% ../nbs/api/32_inference.ipynb #28f92b59
 SHIPPED = files("frcnn_common") / "openmoji-tiny.safetensors"
 BATCH = 8  # pictures that a detector sees at once, if there are as many
+_BATCH_PIXELS = BATCH * 512**2  # and if they are not too large: in a ResNet-50 each of these takes 350 bytes
 
 
 class Detector:
@@ -215,7 +216,7 @@ class Detector:
         score : float
             Least score of a detection, from the model's `score_thr` (0.05) up to 1.
         batch_size : int
-            How many pictures of a list the model sees at once.
+            How many pictures of a list the model sees at once, at most.
 
         Returns
         -------
@@ -243,8 +244,9 @@ class Detector:
     def detect(self, inputs: list[tuple], score: float = 0.5) -> list[dict]:
         """Detect in pictures that were prepared; what is found in one does not depend on which others are there.
 
-        Those of one shape make a batch. Of several shapes, as torchvision's rule has them, there are several: padding
-        to the largest would cost time, and moves detections, because a convolution sees what lies around a picture.
+        Those of one shape make a batch, of large ones (2 megapixels together) several. Other shapes, as torchvision's
+        rule has them, make their own: padding to the largest would cost time, and moves detections, because a
+        convolution sees what lies around a picture.
 
         Parameters
         ----------
@@ -258,15 +260,23 @@ class Detector:
         list of dict
             As of a call.
         """
-        found, alike = [None] * len(inputs), {}
-        for number, (pixels, _, _) in enumerate(inputs):
-            alike.setdefault(pixels.shape, []).append(number)
-        for numbers in alike.values():
+        found = [None] * len(inputs)
+        for numbers in _alike(inputs):
             pixels, inner, _ = zip(*(inputs[number] for number in numbers), strict=True)
             results, _ = self.model(torch.stack(pixels).to(DEVICE), image_sizes=list(inner))
             for number, result in zip(numbers, results, strict=True):
                 found[number] = _in_the_picture(result, *inputs[number][1:], score)
         return found
+
+
+def _alike(inputs):
+    """The numbers of those inputs that make a batch, batch by batch."""
+    shapes = {}
+    for number, (pixels, _, _) in enumerate(inputs):
+        shapes.setdefault(pixels.shape, []).append(number)
+    for (_, height, width), numbers in shapes.items():
+        most = max(1, _BATCH_PIXELS // (height * width))
+        yield from (numbers[start : start + most] for start in range(0, len(numbers), most))
 
 
 def _in_the_picture(result, inner, size, score):
