@@ -15,11 +15,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
-from .samples import input_size, to_input, to_rgb
+from .pixels import to_picture, to_rgb, upright
+from .samples import input_size, to_input
 from .detector import FasterRCNN
 from .files import write_atomically
 from .runs import load_checkpoint, model_options, read_options
@@ -106,7 +106,7 @@ def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
             raise ValueError(f"{len(names)} class names for {len(state['predictor.cls.bias'])} classes")
     except Exception as error:  # of a foreign file any part can be anything
         raise ValueError(f"{path} holds no detector of this package: {type(error).__name__}: {error!s:.300}") from error
-    return model.to(DEVICE).eval(), settings
+    return model.to(DEVICE, state["predictor.cls.bias"].dtype).eval(), settings
 
 
 def _names(count):
@@ -206,13 +206,14 @@ class Detector:
         model, settings = load_detector(SHIPPED if weights == "tiny" else weights, **options)
         return cls(model, settings["img_size"], str(weights), settings["names"], keep_aspect=settings["keep_aspect"])
 
-    def __call__(self, image, score: float = 0.5, *, batch_size: int = BATCH):
+    def __call__(self, image, score: float = 0.5, *, batch_size: int = BATCH) -> dict | list[dict]:
         """Detect in one picture, or in each picture of a list.
 
         Parameters
         ----------
-        image : PIL.Image.Image or list of PIL.Image.Image
-            Any size and mode. A rotation that its EXIF data ask for is applied first.
+        image : PIL.Image.Image, array or Tensor, or list of these
+            Any size and mode, or uint8 values, as `to_picture` takes them. A rotation that its EXIF data ask for is
+            applied first.
         score : float
             Least score of a detection, from the model's `score_thr` (0.05) up to 1.
         batch_size : int
@@ -224,16 +225,16 @@ class Detector:
             `boxes` `[D, 4]` in pixels of the upright picture, `scores` `[D]` and `labels` int64 `[D]` by falling score,
             on the CPU; for a list, one for each picture in its order.
         """
-        if isinstance(image, Image.Image):
+        if not isinstance(image, (list, tuple)):
             return self.detect([self.prepare(image)], score)[0]
         inputs, found = map(self.prepare, image), []
         while batch := list(islice(inputs, batch_size)):
             found += self.detect(batch, score)
         return found
 
-    def prepare(self, image: Image.Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    def prepare(self, image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """What the model needs of a picture: its input `[3, H, W]`, padded, its `(H, W)` without, and that upright."""
-        image = ImageOps.exif_transpose(image)
+        image = upright(to_picture(image))
         size = image.size[::-1]
         if self.img_size is None:
             return *_by_torchvisions_rule(image), size
@@ -263,7 +264,7 @@ class Detector:
         found = [None] * len(inputs)
         for numbers in _alike(inputs):
             pixels, inner, _ = zip(*(inputs[number] for number in numbers), strict=True)
-            results, _ = self.model(torch.stack(pixels).to(DEVICE), image_sizes=list(inner))
+            results, _ = self.model(torch.stack(pixels).to(next(self.model.parameters())), image_sizes=list(inner))
             for number, result in zip(numbers, results, strict=True):
                 found[number] = _in_the_picture(result, *inputs[number][1:], score)
         return found
@@ -284,7 +285,8 @@ def _in_the_picture(result, inner, size, score):
     result = {key: value.cpu() for key, value in result.items()}
     result = {key: value[result["scores"] >= score] for key, value in result.items()}
     (height, width), (rows, columns) = size, inner
-    return result | {"boxes": result["boxes"].float() * torch.tensor([width / columns, height / rows] * 2)}
+    scale = torch.tensor([width / columns, height / rows] * 2, dtype=torch.float32)
+    return result | {"boxes": result["boxes"].float() * scale}
 
 
 def _by_torchvisions_rule(image):
@@ -292,6 +294,8 @@ def _by_torchvisions_rule(image):
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
     from torchvision.transforms.functional import to_tensor
 
+    if 1333 * min(image.size) < max(image.size):
+        raise ValueError(f"{image.width}×{image.height} pixels are too slender for a longer side of 1,333")
     mean, std = IMAGENET_MEAN.flatten().tolist(), IMAGENET_STD.flatten().tolist()
     transform = GeneralizedRCNNTransform(800, 1333, mean, std)
     batch, _ = transform.eval()([to_tensor(to_rgb(image))])

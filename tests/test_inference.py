@@ -372,13 +372,13 @@ def test_the_shipped_detector_finds_most_of_forty_scenes(tiny):
 def test_the_model_sees_at_most_a_batch_and_pictures_come_in_their_order(tiny):
     seen = []
 
-    class Watched(nn.Module):
+    class Watched(nn.Linear):
         def forward(self, images, image_sizes):
             seen.append(len(images))
             return [{"boxes": torch.tensor([[0.0, 0, *size[::-1]]]), "scores": torch.ones(1), "labels": torch.ones(1)}
                     for size in image_sizes], None  # fmt: skip
 
-    detector = Detector(Watched(), 64, keep_aspect=True)
+    detector = Detector(Watched(1, 1), 64, keep_aspect=True)
     pictures = [Image.new("RGB", (10 + number, 20)) for number in range(19)]
     found = detector(pictures, batch_size=8)
     assert seen == [8, 8, 3]
@@ -389,14 +389,14 @@ def test_only_pictures_of_one_shape_share_a_batch():
     """So none is padded for the sake of another."""
     seen = []
 
-    class Watched(nn.Module):
+    class Watched(nn.Linear):
         def forward(self, images, image_sizes):
             seen.append((list(images.shape), image_sizes))
             nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}
             return [nothing] * len(images), None
 
     wide, high = Image.new("RGB", (200, 100)), Image.new("RGB", (100, 200))
-    Detector(Watched())([wide, high, wide])
+    Detector(Watched(1, 1))([wide, high, wide])
     assert seen == [([2, 3, 672, 1344], [(666, 1333)] * 2), ([1, 3, 1344, 672], [(1333, 666)])]
 
 
@@ -404,14 +404,14 @@ def test_large_pictures_share_a_batch_with_few():
     """800 × 800 pixels are 0.64 of the 2.1 megapixels of a batch."""
     seen = []
 
-    class Watched(nn.Module):
+    class Watched(nn.Linear):
         def forward(self, images, image_sizes):
             seen.append(len(images))
             return [
                 {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)} for _ in images
             ], None
 
-    found = Detector(Watched())([Image.new("RGB", (90, 90))] * 5)
+    found = Detector(Watched(1, 1))([Image.new("RGB", (90, 90))] * 5)
     assert seen == [3, 2] and len(found) == 5
 
 
@@ -468,3 +468,8 @@ def test_a_reader_that_is_left_reads_no_further():
     ahead.close()
     count = len(started)
     assert count <= 6 and not any(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
+
+
+def test_a_picture_too_slender_for_torchvisions_rule_is_refused_by_its_size():
+    with pytest.raises(ValueError, match="1×2000 pixels are too slender"):
+        Detector(by_position()).prepare(Image.new("RGB", (1, 2000)))
