@@ -10,6 +10,7 @@ import importlib.metadata
 import math
 import platform
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from .engine import Trainer, seed_everything
 from .export import export_onnx, onnx_files
 from .files import files_below, refuse_overwriting, strict_json, write_atomically
 from .hub import HUB_DATASET, ask_hub
-from .inference import SHIPPED, Detector, save_detector
+from .inference import BATCH, SHIPPED, Detector, read_ahead, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .openmoji import scene_stream
@@ -81,6 +82,7 @@ def train(
     scales: Annotated[tuple[float, float] | None, typer.Option(help="Least and largest factor of enlargement.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub.")] = None,
+    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="Pad pictures, do not stretch them.")] = False,
     amp: Annotated[Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="By default the recipe's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the sampling.")] = 0,
@@ -128,7 +130,8 @@ def train(
         refuse_overwriting([out / BEST, out / LAST], [backbone_weights or ""])
         seed_everything(seed)
         model, chosen = _start(chosen, out, start, resume)
-        chosen = replace(chosen, img_size=img_size or chosen.img_size, lr=lr or chosen.lr)
+        shape = {"img_size": img_size or chosen.img_size, "keep_aspect": keep_aspect or chosen.keep_aspect}
+        chosen = replace(chosen, **shape, lr=lr or chosen.lr)
         measure = _evaluation(chosen, samples)
         if patience is not None and measure is None:
             raise ValueError("--patience counts evaluations, and this run has none")
@@ -236,11 +239,15 @@ def evaluate(
         source = scene_stream("val") if data == "openmoji" else data
         options = {"box_format": box_format, "names": detector.names, "metadata": True, "keep_empty": True}
         stream = COCOStreamDataset("val", samples, source=source, **options)
-        for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
-            predictions.append(detector(picture, score=detector.model.score_thr))
-            targets.append(target)
-            if report is not None:
-                worst.add(picture, predictions[-1], target, f"image {target['image_id']}")
+        prepared = ((picture, detector.prepare(picture), target) for picture, target in stream.pictures())
+        inputs = iter(tqdm(read_ahead(prepared), unit="image", total=samples))
+        while batch := list(islice(inputs, BATCH)):
+            found = detector.detect([picture for _, picture, _ in batch], detector.model.score_thr)
+            for (picture, _, target), prediction in zip(batch, found, strict=True):
+                predictions.append(prediction)
+                targets.append(target)
+                if report is not None:
+                    worst.add(picture, prediction, target, f"image {target['image_id']}")
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names
         )
@@ -279,10 +286,11 @@ def detect(
         detector = Detector.load(weights)
         out.mkdir(parents=True, exist_ok=True)
         found, failed = [], 0
-        for path, name in zip(paths, names, strict=True):
+        detected = read_ahead(_detect_in_files(detector, paths, score))  # while others are drawn
+        for path, name, (picture, detections) in zip(paths, names, detected, strict=True):
             try:
-                picture = open_picture(path)
-                detections = detector(picture, score)
+                if detections is None:
+                    raise picture
                 draw_detections(picture, detections, detector.names, out / name)
             except ValueError as error:
                 complain(f"{path}: {error}")
@@ -295,6 +303,24 @@ def detect(
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
+
+
+def _detect_in_files(detector, paths, score):
+    """Yield the picture of each file and what is found in it, a batch at a time; or an error, and None."""
+    opened = (_open_for(detector, path) for path in paths)
+    while batch := list(islice(opened, BATCH)):
+        found = iter(detector.detect([inputs for _, inputs in batch if inputs is not None], score))
+        for picture, inputs in batch:
+            yield picture, None if inputs is None else next(found)
+
+
+def _open_for(detector, path):
+    """A picture and what the detector needs of it; or an error, and None."""
+    try:
+        picture = open_picture(path)
+        return picture, detector.prepare(picture)
+    except ValueError as error:
+        return error, None
 
 # %% ../nbs/api/37_cli.ipynb #37e00002
 @app.command()

@@ -45,6 +45,8 @@ class Recipe:
         Options of `Augment` for the training split; None leaves the pictures as they are.
     img_size : int
         Side of the square network input in pixels.
+    keep_aspect : bool
+        Whether pictures keep their shape and are padded to the square, or are stretched to it.
     batch_size : int
         Images in a step.
     num_workers : int
@@ -79,6 +81,7 @@ class Recipe:
     shuffle: int = 0
     augment: dict | None = None
     img_size: int
+    keep_aspect: bool = False
     batch_size: int
     num_workers: int
 
@@ -135,7 +138,8 @@ class Recipe:
         if split == "train":
             augment = None if self.augment is None else Augment(**self.augment)
             options = {"augment": augment, "shuffle": self.shuffle} | options
-        fixed = {"img_size": self.img_size, "source": source, "revision": self.revision, "names": self.names}
+        fixed = {"img_size": self.img_size, "keep_aspect": self.keep_aspect, "source": source}
+        fixed |= {"revision": self.revision, "names": self.names}
         return COCOStreamDataset(split, max_samples, **(fixed | self.data_options | options))
 
     def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options):

@@ -1,11 +1,13 @@
 """The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
 
+import io
 import json
 import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from frcnn_common import COCO_NAMES, FasterRCNN, cli
 from frcnn_common.cli import app
+from frcnn_common.coco_json import coco_document
 from frcnn_common.engine import Trainer
 from frcnn_common.inference import Detector, load_detector, save_detector
 from frcnn_common.openmoji import draw_scene
@@ -67,6 +70,39 @@ def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
     result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1 and "broken.png" in result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5.png", "scene8.png"]
+
+
+def test_one_bad_picture_does_not_cost_its_batch(folder, tmp_path):
+    """Eleven pictures of two shapes are two batches; what is said of each comes in their order."""
+    for number in range(9):
+        picture = Image.open(io.BytesIO(draw_scene(number, "val")["image"]["bytes"]))
+        picture.resize((96 + 8 * (number % 2), 96)).save(folder / f"a{number}.png")
+    whole = (folder / "a4.png").read_bytes()
+    (folder / "a4.png").write_bytes(whole[: len(whole) // 2])
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"])
+    names = [*(f"a{number}" for number in range(9)), "scene5", "scene8"]
+    assert result.exit_code == 1
+    said = [line for line in result.output.splitlines() if ".jpg" in line or ".png" in line]
+    assert [name for name, line in zip(names, said, strict=True) if name not in line] == []
+    assert [line.startswith("frcnn: ") for line in said] == [name == "a4" for name in names]
+    names.remove("a4")
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == sorted(f"{name}.png" for name in names)
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(image["file_name"]).stem for image in document["images"]] == names
+
+
+def test_detect_finds_in_each_picture_what_the_detector_finds_in_it_alone(folder, tmp_path):
+    assert run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"]).exit_code == 0
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    detector = Detector.load("tiny")
+    for image in document["images"]:
+        with Image.open(folder / image["file_name"]) as picture:
+            expected = detector(picture)
+            alone = coco_document([(Path(image["file_name"]), picture.size, expected)], detector.names)["annotations"]
+        found = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        assert [a["category_id"] for a in found] == [a["category_id"] for a in alone] != []
+        for one, other in zip(found, alone, strict=True):
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
 
 
 def test_a_picture_that_cannot_be_decoded_does_not_stop_the_others(folder, tmp_path):
@@ -429,3 +465,15 @@ def test_a_class_that_validation_has_not_got_is_no_fault(tmp_path):
     assert run(app, ["evaluate", *weights, "--data", str(data)]).exit_code == 0
     silent = train_on(data, tmp_path / "other", "--samples", "0")
     assert silent.exit_code == 0 and "AP" not in json.loads((tmp_path / "other" / "log.jsonl").read_text())
+
+
+@pytest.mark.slow
+def test_pictures_keep_their_shape_from_training_to_evaluation(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    result = train_on(data, out, "--keep-aspect")
+    assert result.exit_code == 0, result.output
+    weights = out / "weights.safetensors"
+    assert Detector.load(weights).keep_aspect
+    assert run(app, ["evaluate", "--weights", str(weights), "--data", str(data)]).exit_code == 0
+    other = train_on(data, out, "--resume")
+    assert other.exit_code == 1 and "keep_aspect is False here, True there" in other.output
