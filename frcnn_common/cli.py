@@ -7,8 +7,10 @@ __all__ = ['app', 'PRECISIONS', 'RecipeName', 'BoxFormat', 'WeightsName', 'main'
 
 # %% ../nbs/api/37_cli.ipynb #cf8bbf1d
 import importlib.metadata
+import math
 import platform
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,12 +27,15 @@ from .engine import Trainer, seed_everything
 from .export import export_onnx, onnx_files
 from .files import files_below, refuse_overwriting, strict_json, write_atomically
 from .hub import HUB_DATASET, ask_hub
-from .inference import SHIPPED, Detector, save_detector
+from .inference import BATCH, SHIPPED, Detector, read_ahead, save_detector
 from .metrics import evaluate as evaluate_model
 from .metrics import evaluate_detections
 from .openmoji import scene_stream
 from .pictures import draw_detections, in_words, open_picture, output_names, picture_files
 from .recipes import RECIPES, current_recipe
+from .report import WorstPictures, report_page
+from .runs import BEST, LAST, RunFolder, best_entry, weights_file
+from .transfer import resume_start, start_from
 from .weights import WEIGHTS_URLS, cached_file
 
 # %% ../nbs/api/37_cli.ipynb #9274a841
@@ -63,13 +68,21 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: log, curves, checkpoints, weights.")],
     recipe: RecipeName = None,
     data: Annotated[str | None, typer.Option(help="A folder or a data set on the Hub instead of the recipe's.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Start from tiny, coco, a file or a run.")] = None,
+    freeze: Annotated[int | None, typer.Option(min=0, max=5, help="How many of stem, layers 1-4 stay fixed.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
     samples: Annotated[int, typer.Option(min=0, help="Validation images in an evaluation; 0 trains without.")] = 500,
+    patience: Annotated[int | None, typer.Option(min=1, help="Evaluations without a better AP to stop at.")] = None,
     box_format: BoxFormat = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,
+    img_size: Annotated[int | None, typer.Option(min=32, max=4096, help="Side of the input in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of this batch size.")] = None,
+    flip: Annotated[float | None, typer.Option(min=0, max=1, help="Probability of mirroring a picture.")] = None,
+    scales: Annotated[tuple[float, float] | None, typer.Option(help="Least and largest factor of enlargement.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="torchvision's ResNet-50, by name or a file.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub.")] = None,
+    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="Pad pictures, do not stretch them.")] = False,
     amp: Annotated[Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="By default the recipe's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the sampling.")] = 0,
@@ -85,14 +98,17 @@ def train(
 
     `frcnn train --recipe coco-r50 --batch-size 8 --out runs/coco`
 
-    `frcnn train --data my_pictures --steps 2000 --out runs/mine`
+    `frcnn train --data my_pictures --from tiny --steps 2000 --every 200 --patience 3 --out runs/mine`
+
+    `frcnn train --data my_pictures --recipe coco-r50 --from coco --freeze 2 --flip 0.5 --out runs/large`
 
     `torchrun --nproc-per-node 2 -m frcnn_common.cli train --out runs/two`
     """
     with one_line_errors():
         join_processes()
         chosen = _recipe(recipe)
-        chosen = replace(chosen, steps=steps or chosen.steps)
+        if steps is not None:
+            chosen = chosen.with_steps(steps)
         if data is not None:
             chosen = chosen.with_data(data, box_format)
         if batch_size is not None:
@@ -103,18 +119,67 @@ def train(
             chosen = replace(chosen, revision=revision)
         if amp is not None:
             chosen = replace(chosen, amp_dtype=PRECISIONS[amp])
-        refuse_overwriting([out / "weights.safetensors"], [backbone_weights or ""])
-        measure = _evaluation(chosen, samples)
+        if freeze is not None:
+            chosen = replace(chosen, model_options=chosen.model_options | {"trainable_layers": 5 - freeze})
+        if flip is not None or scales is not None:
+            chosen = replace(chosen, augment=_augmentation(chosen.augment, flip, scales))
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"--lr must be a positive number, got {lr:g}")
+        if start is not None and backbone_weights is not None:
+            raise ValueError("--from has a backbone of its own: leave out --backbone-weights")
+        refuse_overwriting([out / BEST, out / LAST], [backbone_weights or ""])
         seed_everything(seed)
-        trainer = Trainer(chosen.model(), chosen, out, accumulate=accumulate, seed=seed)
+        model, chosen = _start(chosen, out, start, resume)
+        shape = {"img_size": img_size or chosen.img_size, "keep_aspect": keep_aspect or chosen.keep_aspect}
+        chosen = replace(chosen, **shape, lr=lr or chosen.lr)
+        measure = _evaluation(chosen, samples)
+        if patience is not None and measure is None:
+            raise ValueError("--patience counts evaluations, and this run has none")
+        trainer = Trainer(model, chosen, out, accumulate=accumulate, seed=seed)
         loader = chosen.loader("train", metadata=True)
         if resume:
             typer.echo(f"going on after step {trainer.resume(loader)}")
-        trainer.run(loader, every=every, evaluate=measure, progress=True)
-        rank, _ = process_rank()
-        if rank == 0:
-            save_detector(out / "weights.safetensors", trainer.model, chosen)
-            typer.echo(f"weights: {out / 'weights.safetensors'}")
+        keep = {"on_best": lambda model: save_detector(out / BEST, model, chosen), "patience": patience}
+        trainer.run(loader, every=every, evaluate=measure, progress=True, **keep)
+        if process_rank()[0] == 0:
+            save_detector(out / LAST, trainer.model, chosen)
+            _report(trainer, out)
+
+
+def _augmentation(before, flip, scales):
+    """Options of `Augment`: those of the recipe, but for what was asked."""
+    if scales is not None and not 0 < scales[0] <= scales[1] < math.inf:
+        raise ValueError(f"--scales must be two positive numbers, the smaller first, got {scales[0]:g} {scales[1]:g}")
+    asked = {"flip": flip, "scales": scales}
+    return {"flip": 0.0} | (before or {}) | {name: value for name, value in asked.items() if value is not None}
+
+
+def _start(recipe, out, start, resume):
+    """The model and the recipe of a run that goes on, or that begins, maybe from trained weights."""
+    if resume and RunFolder(out).last() is not None:
+        recipe = resume_start(recipe, out, start)
+        return recipe.model(), recipe
+    if start is not None:
+        refuse_overwriting([out / BEST, out / LAST], [_file_of(start)])
+        model, recipe, taken = start_from(recipe, start)
+        if process_rank()[0] == 0:
+            typer.echo(printable(taken))
+        return model, recipe
+    if recipe.model_options["trainable_layers"] < 5 and not recipe.model_options.get("backbone_weights"):
+        raise ValueError("--freeze keeps trained layers as they are: it goes with --from or --backbone-weights")
+    return recipe.model(), recipe
+
+
+def _report(trainer, out):
+    """Say where the weights are, and which are the best."""
+    if trainer.step < trainer.recipe.steps:
+        typer.echo(f"stopped after step {trainer.step} of {trainer.recipe.steps}: the AP has not risen any more")
+    typer.echo(f"weights: {out / LAST}, of step {trainer.step}")
+    best = best_entry(trainer.history)
+    if best is None or not (out / BEST).is_file():
+        typer.echo(f"no {BEST}: without an evaluation nobody knows the best")
+    else:
+        typer.echo(f"best: {out / BEST}, of step {best['step']}, AP {best['AP']:.3f}")
 
 
 def _evaluation(recipe, samples):
@@ -136,7 +201,12 @@ def _evaluation(recipe, samples):
     return measure
 
 # %% ../nbs/api/37_cli.ipynb #755f762f
-WeightsName = Annotated[str, typer.Option(help="tiny (ships with this package), coco (torchvision's), or a file.")]
+WeightsName = Annotated[str, typer.Option(help="tiny (is here), coco (torchvision's), a file, or a run's folder.")]
+
+
+def _file_of(weights):
+    """What is read of weights that have a name or are in a file or a folder."""
+    return SHIPPED if weights in ("tiny", "coco") else weights_file(weights)
 
 
 @app.command()
@@ -146,6 +216,7 @@ def evaluate(
     box_format: BoxFormat = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Images of the validation split; by default all.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with curves and pictures here.")] = None,
 ):
     """Measure a detector by COCO's twelve numbers.
 
@@ -153,28 +224,42 @@ def evaluate(
 
     `frcnn evaluate`
 
-    `frcnn evaluate --weights runs/tiny/weights.safetensors --samples 100`
+    `frcnn evaluate --weights runs/tiny --samples 100 --report runs/tiny/report`
 
     `frcnn evaluate --weights coco --data detection-datasets/coco`
     """
     with one_line_errors():
-        if as_json is not None:
-            refuse_overwriting([as_json], [weights, *files_below(data)])
+        outputs = [path for path in (as_json, report and report / "index.html") if path is not None]
+        if outputs:
+            refuse_overwriting(outputs, [_file_of(weights), *files_below(data)])
         detector = Detector.load(weights)
-        predictions, targets = [], []
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
+        predictions, targets, worst = [], [], WorstPictures(detector.names)
         source = scene_stream("val") if data == "openmoji" else data
         options = {"box_format": box_format, "names": detector.names, "metadata": True, "keep_empty": True}
         stream = COCOStreamDataset("val", samples, source=source, **options)
-        for picture, target in tqdm(stream.pictures(), unit="image", total=samples):
-            predictions.append(detector(picture, score=detector.model.score_thr))
-            targets.append(target)
+        prepared = ((picture, detector.prepare(picture), target) for picture, target in stream.pictures())
+        inputs = iter(tqdm(read_ahead(prepared), unit="image", total=samples))
+        while batch := list(islice(inputs, BATCH)):
+            found = detector.detect([picture for _, picture, _ in batch], detector.model.score_thr)
+            for (picture, _, target), prediction in zip(batch, found, strict=True):
+                predictions.append(prediction)
+                targets.append(target)
+                if report is not None:
+                    worst.add(picture, prediction, target, f"image {target['image_id']}")
         evaluation = evaluate_detections(
             predictions, targets, num_classes=len(detector.names), names=detector.names
         )
-        typer.echo(f"{detector.name} on {len(targets)} images of {data}\n{evaluation}")
+        title = f"{detector.name} on {len(targets)} images of {data}"
+        typer.echo(f"{title}\n{evaluation}")
         if as_json is not None:
             numbers = {"weights": detector.name, "data": data, "images": len(targets)} | evaluation.summary()
             write_atomically(as_json, lambda file: file.write(strict_json(numbers, indent=1).encode()))
+        if report is not None:
+            page = report_page(evaluation, predictions, targets, worst, title)
+            write_atomically(report / "index.html", lambda file: file.write(page.encode()))
+            typer.echo(f"report: {report / 'index.html'}")
 
 
 # %% ../nbs/api/37_cli.ipynb #c8db24f8
@@ -197,14 +282,15 @@ def detect(
     with one_line_errors():
         paths = picture_files(images)
         names = output_names(paths)
-        refuse_overwriting([out / name for name in (*names, "detections.json")], [*paths, weights])
+        refuse_overwriting([out / name for name in (*names, "detections.json")], [*paths, _file_of(weights)])
         detector = Detector.load(weights)
         out.mkdir(parents=True, exist_ok=True)
         found, failed = [], 0
-        for path, name in zip(paths, names, strict=True):
+        detected = read_ahead(_detect_in_files(detector, paths, score))  # while others are drawn
+        for path, name, (picture, detections) in zip(paths, names, detected, strict=True):
             try:
-                picture = open_picture(path)
-                detections = detector(picture, score)
+                if detections is None:
+                    raise picture
                 draw_detections(picture, detections, detector.names, out / name)
             except ValueError as error:
                 complain(f"{path}: {error}")
@@ -217,6 +303,24 @@ def detect(
             write_atomically(out / "detections.json", lambda file: file.write(document.encode()))
         if failed:
             raise typer.Exit(1)
+
+
+def _detect_in_files(detector, paths, score):
+    """Yield the picture of each file and what is found in it, a batch at a time; or an error, and None."""
+    opened = (_open_for(detector, path) for path in paths)
+    while batch := list(islice(opened, BATCH)):
+        found = iter(detector.detect([inputs for _, inputs in batch if inputs is not None], score))
+        for picture, inputs in batch:
+            yield picture, None if inputs is None else next(found)
+
+
+def _open_for(detector, path):
+    """A picture and what the detector needs of it; or an error, and None."""
+    try:
+        picture = open_picture(path)
+        return picture, detector.prepare(picture)
+    except ValueError as error:
+        return error, None
 
 # %% ../nbs/api/37_cli.ipynb #37e00002
 @app.command()

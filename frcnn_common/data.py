@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, default_convert, get_worker_info
 
 from .constants import COCO_NAMES, IMG_SIZE
 from .distributed import divide_rows
+from .files import ensure_cache
 from .folders import folder_rows, split_name
 from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub, can_be_on_hub
 from .hub import class_names, hub_rows, labels_among, read_again
@@ -55,16 +56,15 @@ class COCOStreamDataset(IterableDataset):
     """Detection samples from a stream of COCO rows.
 
     Yields `(image, target)`. `image` is float32 `[3, img_size, img_size]`: RGB, resized by Pillow's bicubic filter
-    without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
+    (stretched, unless `keep_aspect`), in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
     of the resized image, clipped; `target["labels"]` is int64 `[K]`, from 1 on. Boxes without area are dropped, images
     left without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
 
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
-    The keywords come in four groups: where the rows come from (`source`, `revision`, `box_format`, `names`), what a
-    sample is (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), and what to do when something
-    breaks (`on_bad_sample`, `retries`).
+    The keywords come in groups: where rows come from (`source`, `revision`, `box_format`, `names`), what a sample is
+    (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), what to do if something breaks (the rest).
 
     Parameters
     ----------
@@ -72,8 +72,9 @@ class COCOStreamDataset(IterableDataset):
         `"train"` or `"val"`.
     max_samples : int, optional
         How many samples at most, over all workers and ranks together; 0 yields none.
-    img_size : int
-        Side of the square image in pixels.
+    img_size, keep_aspect : int, bool
+        Side of the square image in pixels, and whether pictures keep their shape in it, as in `to_input`. The target
+        then has their `size` (int64 `[2]`, height and width without padding), which model and evaluation look for.
     source : str, Path, datasets.IterableDataset or datasets.Dataset
         A folder as `folder_rows` reads it, the hub's name of a data set, or rows in the same columns (then `split` is
         only checked).
@@ -125,7 +126,7 @@ class COCOStreamDataset(IterableDataset):
     """
 
     def __init__(
-        self, split="train", max_samples=None, *, img_size=IMG_SIZE,
+        self, split="train", max_samples=None, *, img_size=IMG_SIZE, keep_aspect=False,
         source=HUB_DATASET, revision=None, box_format=None, names=None,  # where the rows come from
         metadata=False, augment=None, keep_empty=False,  # what a sample is
         shuffle=0, seed=0,  # their order
@@ -143,9 +144,8 @@ class COCOStreamDataset(IterableDataset):
             self.names = class_names(self.source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
-        self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
-        self.shuffle, self.seed = shuffle, seed
-        self.on_bad_sample, self.retries = on_bad_sample, retries
+        self.keep_aspect, self.metadata, self.augment, self.keep_empty = keep_aspect, metadata, augment, keep_empty
+        self.shuffle, self.seed, self.on_bad_sample, self.retries = shuffle, seed, on_bad_sample, retries
         self.epoch, self._resumed = 0, False
         self._position = self._beginning()
 
@@ -187,9 +187,9 @@ class COCOStreamDataset(IterableDataset):
         """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
-        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `iscrowd` where known.
+        float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), lambda row, _: (row.decode(), row.target), None, shuffle=0):
+        for picture, _ in self._read(self._beginning(), _as_stored, None, shuffle=0):
             if picture is not None:
                 yield picture
 
@@ -236,8 +236,9 @@ class COCOStreamDataset(IterableDataset):
     def _open(self, row, img_size):
         """A row, opened, or None if it is left out; and what to report of it."""
         options = {"names": self._own_names, "box_format": self.box_format, "metadata": self.metadata}
+        options |= {"keep_aspect": self.keep_aspect, "crowds": self.metadata and self.split == "val"}
         try:
-            row = OpenRow(row, img_size, crowds=self.metadata and self.split == "val", **options)
+            row = OpenRow(row, img_size, **options)
             row.target["labels"] = self._labels[row.target["labels"]]
             wanted = self.keep_empty or len(row.target["boxes"]) > 0
             if wanted and self.on_bad_sample == "skip":
@@ -251,6 +252,10 @@ class COCOStreamDataset(IterableDataset):
     def _sample(self, row, epoch):
         sample = to_sample(row)
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
+
+
+def _as_stored(row, _):
+    return row.decode(), row.target | ({"image_id": torch.tensor(row.image_id)} if row.metadata else {})
 
 
 def _check_options(source, on_bad_sample, **counts):
@@ -268,6 +273,7 @@ def _check_options(source, on_bad_sample, **counts):
 def _stream_of(source):
     """A name or a path as it is, rows as a stream; a table in parts that workers can divide among themselves."""
     if isinstance(source, (str, Path)):
+        ensure_cache()
         return source
     if hasattr(source, "to_iterable_dataset"):
         if not len(source):
