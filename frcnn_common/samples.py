@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD
-from .formats import to_corners
+from .formats import is_sound_area, orientation, to_corners
 
 # %% ../nbs/api/13_samples.ipynb #5a3b0c05
 class BadSample(ValueError):
@@ -30,7 +30,7 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     ----------
     row : dict
         A row with `objects["bbox"]` (K boxes in pixels) and `objects["category"]` (K integers from 0), maybe
-        `objects["iscrowd"]` (K times 0 or 1) and an `image_id`.
+        `objects["iscrowd"]` (K times 0 or 1), `objects["area"]` (K numbers, in square pixels) and an `image_id`.
     image_size : tuple of int
         `(H, W)` in pixels of the image that the boxes are in.
     names : sequence of str
@@ -42,7 +42,8 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     -------
     target : dict
         `boxes` float32 `[K, 4]`, corners clipped to the image, each with an area; `labels` int64 `[K]`,
-        1…len(names) - 1; and `iscrowd` bool `[K]` if the row has it.
+        1…len(names) - 1; if the row has them, `iscrowd` bool `[K]` and `area` float32 `[K]`, which is the box's where
+        the row's is none that the object can have.
     dropped, clipped : int
         Boxes left out because they have no area in the image, and boxes that stuck out of it.
 
@@ -69,12 +70,17 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     kept = {"boxes": inside, "labels": categories + 1}
     if "iscrowd" in columns:
         kept["iscrowd"] = columns["iscrowd"].astype(bool)
+    if "area" in columns:
+        sound = is_sound_area(columns["area"], *(boxes[:, 2:] - boxes[:, :2]).T)
+        kept["area"] = np.where(sound, columns["area"], sides.prod(axis=1)).astype(np.float32)
     target = {key: torch.from_numpy(values[usable]) for key, values in kept.items()}
     return target, int((~usable).sum()), int((changed & usable).sum())
 
 
 def _name(row):
-    return f"image {row.get('image_id', '(no id)')}"
+    image = row.get("image")
+    path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
+    return f"image {row.get('image_id', '(no id)')}" + (f" ({Path(path).name})" if path else "")
 
 
 def _columns(row, name):
@@ -82,13 +88,14 @@ def _columns(row, name):
     objects, columns = row.get("objects") or {}, {}
     if not isinstance(objects, dict):
         raise BadSample(f"{name}: objects must be a dict of lists, got a {type(objects).__name__}")
-    for key, shape in (("bbox", (-1, 4)), ("category", (-1,)), ("iscrowd", (-1,))):
+    for key, shape in (("bbox", (-1, 4)), ("category", (-1,)), ("iscrowd", (-1,)), ("area", (-1,))):
         if objects.get(key) is None:
-            if key == "iscrowd":
+            if key in ("iscrowd", "area"):
                 continue
             raise BadSample(f"{name}: no list objects[{key!r}]")
         try:
-            values = torch.tensor(objects[key], dtype=torch.float64).numpy()
+            known = [np.nan if v is None else v for v in objects[key]] if key == "area" else objects[key]
+            values = torch.tensor(known, dtype=torch.float64).numpy()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise BadSample(f"{name}: objects[{key!r}] holds something that is no number: {error}") from error
         if values.size and (values.ndim != len(shape) or values.shape[1:] != shape[1:]):
@@ -210,7 +217,8 @@ class OpenRow:
     metadata : bool
         Whether the sample is to tell its image's id and size.
     crowds : bool
-        Whether to keep crowd regions, marked by `iscrowd` in the target. Otherwise they are left out.
+        Whether to keep crowd regions, marked by `iscrowd` in the target. Otherwise they are left out. Only with them
+        does the target have areas: both are for evaluation.
 
     Attributes
     ----------
@@ -236,8 +244,8 @@ class OpenRow:
         self.img_size, self.metadata, self._pixels = img_size, metadata, None
         self._image, self.size, self._turned = _open(row)
         self.target, self.dropped, self.clipped = clean_boxes(row, self.size, names=names, box_format=box_format)
-        crowd = self.target.get("iscrowd")
-        if crowd is not None and not crowds:
+        if not crowds:
+            crowd = self.target.get("iscrowd", torch.zeros(len(self.target["boxes"]), dtype=torch.bool))
             self.target = {key: self.target[key][~crowd] for key in ("boxes", "labels")}
 
     def decode(self) -> Image.Image:
@@ -260,7 +268,7 @@ def _open(row):
         if not isinstance(image, Image.Image):
             data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
             image = Image.open(io.BytesIO(data))
-        orientation = _orientation(image)
+        turn = orientation(image)
     except UnidentifiedImageError as error:
         raise BadSample(f"{name}: no picture: its bytes are of no known format") from error
     except Exception as error:  # readers of foreign bytes raise anything
@@ -269,21 +277,13 @@ def _open(row):
     if most and image.width * image.height > most:
         raise BadSample(f"{name}: {image.width}×{image.height} pixels are more than {most}")
     stored = image.size[::-1]
-    shown = stored[::-1] if orientation >= 5 else stored
+    shown = stored[::-1] if turn >= 5 else stored
     said = row.get("height"), row.get("width")
     if None in said or said == shown:
-        return image, shown, orientation > 1
+        return image, shown, turn > 1
     if said == stored:
         return image, stored, False
     raise BadSample(f"{name}: the picture has {shown[1]}×{shown[0]} pixels, the row says {said[1]}×{said[0]}")
-
-
-def _orientation(image):
-    """How EXIF data want a picture turned: 1 is not at all, from 5 on width and height change places."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the whole picture in search of it
-    orientation = image.getexif().get(0x0112, 1)
-    return orientation if orientation in range(1, 9) else 1
 
 # %% ../nbs/api/13_samples.ipynb #5a3b0c15
 def to_sample(row: OpenRow) -> tuple[Tensor, dict]:
@@ -294,8 +294,9 @@ def to_sample(row: OpenRow) -> tuple[Tensor, dict]:
     image : Tensor
         float32 `[3, img_size, img_size]`, normalized.
     target : dict
-        `boxes` float32 `[K, 4]` in pixels of that square, clipped to it; `labels` int64 `[K]`; `iscrowd` bool `[K]` if
-        the row has it; with `metadata`, also `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width).
+        `boxes` float32 `[K, 4]` in pixels of that square, clipped to it; `labels` int64 `[K]`; if the row keeps them,
+        `iscrowd` bool `[K]` and `area` float32 `[K]`, in pixels of the picture instead; with `metadata`, also
+        `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width).
 
     Raises
     ------
