@@ -8,7 +8,7 @@ __all__ = ['coco_splits', 'named_like_coco', 'coco_rows']
 # %% ../nbs/api/09_coco_files.ipynb #9c0c0003
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
 from .constants import COCO_IDS, COCO_NAMES
@@ -91,6 +91,7 @@ def coco_rows(folder: Path, files: list, splits: dict, words: tuple) -> FolderDa
 def _read(path, document, pictures):
     names, label_of = _classes(document["categories"])
     rows = {image["id"]: _row(image, path.parent, pictures) for image in document["images"]}
+    _guess_missing(rows.values(), path.parent)
     if not 0 < len(rows) == len(document["images"]):
         raise ValueError("it lists no images, or two with the same id")
     ignored = sum(_add(annotation, n, rows, label_of) for n, annotation in enumerate(document["annotations"], 1))
@@ -115,7 +116,7 @@ def _classes(categories):
 
 
 def _row(image, home, pictures):
-    """A row without objects, with the path of its picture, or where it would be."""
+    """A row without objects, with the path of its picture, or only its name if there is none."""
     number, name = image["id"], image["file_name"]
     if isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
         raise ValueError(f"an image has the id {number!r}, expected an integer of 64 bits")
@@ -130,7 +131,16 @@ def _row(image, home, pictures):
             break
     sizes = [image.get(side) for side in ("width", "height")]
     known = all(_is_number(size) and 1 <= size < 2**31 and size % 1 == 0 for size in sizes)
-    return object_row(number, found or home / tail, [int(size) for size in sizes] if known else None)
+    return object_row(number, found or tail, [int(size) for size in sizes] if known else None)
+
+
+def _guess_missing(rows, home):
+    """Complete the paths of pictures that were not found: they would be where most others are."""
+    images = [row["image"] for row in rows]
+    places = Counter(str(Path(image["path"]).parent) for image in images if Path(image["path"]).is_absolute())
+    place = Path(places.most_common(1)[0][0]) if places else home
+    for image in images:
+        image["path"] = str(place / image["path"])
 
 
 def _add(annotation, position, rows, label_of):

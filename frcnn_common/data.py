@@ -62,9 +62,8 @@ class COCOStreamDataset(IterableDataset):
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
-    The keywords come in four groups: where the rows come from (`source`, `revision`, `box_format`, `names`), what a
-    sample is (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), and what to do when something
-    breaks (`on_bad_sample`, `retries`).
+    The keywords say where the rows come from, what a sample is, in which order they come, and what to do if something
+    breaks.
 
     Parameters
     ----------
@@ -84,10 +83,13 @@ class COCOStreamDataset(IterableDataset):
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     names : sequence of str, optional
         Class names that the labels shall count, the background first. Those of the source are found among them.
+    val_share, split_seed : float, int
+        How to split a folder that has no `val` of its own, as `folder_rows` does.
     metadata : bool
         Also put `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width of the image that the row's
-        boxes are in) into the target, as evaluation needs them. In the split `val`, crowd regions are then marked by
-        `iscrowd` (bool `[K]`) where rows know of them; otherwise they are left out.
+        boxes are in) into the target, as evaluation needs them. In the split `val`, where rows know of them, the
+        objects' `area` is then there (float32 `[K]`, in square pixels of that image), and crowd regions are marked by
+        `iscrowd` (bool `[K]`); otherwise these are left out.
     augment : Augment, optional
         Changes each sample at random: by its `image_id` and the epoch alone, whatever process reads it and when.
     keep_empty : bool
@@ -125,25 +127,25 @@ class COCOStreamDataset(IterableDataset):
 
     def __init__(
         self, split="train", max_samples=None, *, img_size=IMG_SIZE,
-        source=HUB_DATASET, revision=None, box_format=None, names=None,  # where the rows come from
+        source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
         metadata=False, augment=None, keep_empty=False,  # what a sample is
         shuffle=0, seed=0,  # their order
         on_bad_sample="raise", retries=None,  # when something breaks
     ):  # fmt: skip
-        _check_options(source, on_bad_sample, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
+        _check_options(source, on_bad_sample, val_share, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
         self.source, self.names, self.box_format = source, COCO_NAMES, box_format or "xyxy"
         self.revision = revision or (HUB_REVISION if source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
         if self.origin and Path(source).is_dir():
-            self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
+            options = {"box_format": box_format, "val_share": val_share, "split_seed": split_seed}
+            self.source, self.names, self.box_format = folder_rows(source, self.split, **options)
         elif not self.origin:
             self.names = class_names(source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
         self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
-        self.shuffle, self.seed = shuffle, seed
-        self.on_bad_sample, self.retries = on_bad_sample, retries
+        self.shuffle, self.seed, self.on_bad_sample, self.retries = shuffle, seed, on_bad_sample, retries
         self.epoch, self._resumed = 0, False
         self._position = self._beginning()
 
@@ -187,7 +189,7 @@ class COCOStreamDataset(IterableDataset):
         """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
-        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `iscrowd` where known.
+        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `area` and `iscrowd` where known.
         """
         for picture, _ in self._read(self._beginning(), lambda row, _: (row.decode(), row.target), None, shuffle=0):
             if picture is not None:
@@ -253,7 +255,7 @@ class COCOStreamDataset(IterableDataset):
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
 
 
-def _check_options(source, on_bad_sample, **counts):
+def _check_options(source, on_bad_sample, val_share, **counts):
     for name, value in counts.items():
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more; got {value}")
@@ -261,6 +263,8 @@ def _check_options(source, on_bad_sample, **counts):
         raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
     if isinstance(source, Path) and not source.is_dir():
         raise FileNotFoundError(f"no folder {source}")
+    if val_share is not None and not (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        raise ValueError(f"val_share splits a folder, and {source} is none")
 
 # %% ../nbs/api/14_data.ipynb #b814cbab
 def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:

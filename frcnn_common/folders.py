@@ -175,9 +175,8 @@ def _take_share(data, split, val_share, split_seed, folder):
     if isinstance(data.rows, list):
         count, data.rows = len(data.rows), [row for row in data.rows if mine(row)]
         if not data.rows:
-            raise FileNotFoundError(
-                f"nothing of the split {split!r} in {folder.resolve()}: val_share={val_share} gives it none of {count} pictures"
-            )
+            given = f"val_share={val_share} gives it none of {count} pictures"
+            raise FileNotFoundError(f"nothing of the split {split!r} in {folder.resolve()}: {given}")
     else:
         data.rows = data.rows.filter(mine)
 

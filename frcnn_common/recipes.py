@@ -103,9 +103,10 @@ class Recipe:
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
-    def with_data(self, source, box_format: str | None = None) -> "Recipe":
+    def with_data(self, source, box_format: str | None = None, val_share: float | None = None) -> "Recipe":
         """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or one of the Hub."""
-        names = COCOStreamDataset("train", source=source, box_format=box_format).names
+        options = {"box_format": box_format} | ({} if val_share is None else {"val_share": val_share})
+        names = COCOStreamDataset("train", source=source, **options).names
         return replace(
             self,
             source=str(source),
@@ -113,7 +114,7 @@ class Recipe:
             names=names,
             model_options=self.model_options | {"num_classes": len(names)},
             shuffle=256,
-            data_options={"box_format": box_format, "keep_empty": True},
+            data_options=options | {"keep_empty": True},
         )
 
     def describe(self) -> dict:

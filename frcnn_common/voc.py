@@ -139,8 +139,8 @@ def _listed(path, all_files):
         stems = (line, re.sub(r"\s+-?[01]$", "", line), Path(line).stem, Path(line).name)
         found = next((by_stem[stem] for stem in stems if stem in by_stem), [])
         if line and len(found) != 1:
-            several = ", ".join(str(file.path) for file in found) or "none"
-            raise ValueError(f"{path}, line {number}: {line!r}, expected the name of one annotation, there is {several}")
+            named = ", ".join(str(file.path) for file in found) or "nothing here"
+            raise ValueError(f"{path}, line {number}: {line!r} names {named}, expected one XML file")
         chosen |= {file.number: file for file in found}
     return [*chosen.values()]
 
