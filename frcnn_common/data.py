@@ -62,8 +62,7 @@ class COCOStreamDataset(IterableDataset):
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
-    The keywords say where the rows come from, what a sample is, in which order they come, and what to do if something
-    breaks.
+    The keywords say where rows come from, what a sample is, in which order they come, and what to do if one breaks.
 
     Parameters
     ----------
@@ -77,8 +76,7 @@ class COCOStreamDataset(IterableDataset):
         A folder as `folder_rows` reads it, the hub's name of a data set, or a stream of rows in the same columns (then
         `split` is only checked).
     revision : str, optional
-        Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state. By
-        default `HUB_REVISION` of COCO, and the main branch of others.
+        State of the hub's data set: hash of a commit, tag, or branch. By default `HUB_REVISION` of COCO, else main.
     box_format : str, optional
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     names : sequence of str, optional
@@ -129,10 +127,10 @@ class COCOStreamDataset(IterableDataset):
         self, split="train", max_samples=None, *, img_size=IMG_SIZE,
         source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
         metadata=False, augment=None, keep_empty=False,  # what a sample is
-        shuffle=0, seed=0,  # their order
-        on_bad_sample="raise", retries=None,  # when something breaks
+        shuffle=0, seed=0, on_bad_sample="raise", retries=None,  # their order; when something breaks
     ):  # fmt: skip
-        _check_options(source, on_bad_sample, val_share, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
+        counts = {"max_samples": max_samples, "shuffle": shuffle, "seed": seed, "retries": retries}
+        _check_options(source, on_bad_sample, val_share, counts)
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
         self.source, self.names, self.box_format = source, COCO_NAMES, box_format or "xyxy"
         self.revision = revision or (HUB_REVISION if source == HUB_DATASET else None)
@@ -255,7 +253,7 @@ class COCOStreamDataset(IterableDataset):
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
 
 
-def _check_options(source, on_bad_sample, val_share, **counts):
+def _check_options(source, on_bad_sample, val_share, counts):
     for name, value in counts.items():
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more; got {value}")

@@ -59,10 +59,10 @@ def read_folder(
     """
     if val_share is not None and not 0 <= val_share < 1:
         raise ValueError(f"val_share is {val_share}, expected 0 ≤ val_share < 1")
-    folder = _inner(Path(folder))
+    folder = _inner(Path(folder).absolute())
     files = visible_files(folder)
     layout, splits = _layout(folder, files, split)
-    words = _words(splits, split, val_share, f"{folder.resolve()}, which is {layout}")
+    words = _words(splits, split, val_share, f"{folder}, which is {layout}")
     if layout == "parquet":
         data = _parquet_rows(folder, split, splits, words)
     else:
@@ -144,7 +144,7 @@ def _layout(folder, files, split):
             return name, splits
     word = SPLIT_WORDS[split][0][0]
     raise FileNotFoundError(
-        f"nothing of the split {split!r} in {folder.resolve()}: looked for {word}*.parquet, COCO's JSON "
+        f"nothing of the split {split!r} in {folder}: looked for {word}*.parquet, COCO's JSON "
         f"(annotations/*{word}*.json, {word}/*.json), Pascal VOC's XML files and YOLO's label files"
     )
 
@@ -176,7 +176,7 @@ def _take_share(data, split, val_share, split_seed, folder):
         count, data.rows = len(data.rows), [row for row in data.rows if mine(row)]
         if not data.rows:
             given = f"val_share={val_share} gives it none of {count} pictures"
-            raise FileNotFoundError(f"nothing of the split {split!r} in {folder.resolve()}: {given}")
+            raise FileNotFoundError(f"nothing of the split {split!r} in {folder}: {given}")
     else:
         data.rows = data.rows.filter(mine)
 
