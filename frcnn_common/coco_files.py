@@ -81,14 +81,14 @@ def coco_rows(folder: Path, files: list, splits: dict, words: tuple) -> FolderDa
         raise ValueError(f"which of these has the boxes of {words[0] or 'the pictures'!r}? {listed}: leave one there")
     (path,) = paths
     try:
-        return _read(path, json.loads(path.read_bytes()), Pictures(folder, files, words))
+        return _document_rows(path, json.loads(path.read_bytes()), Pictures(folder, files, words))
     except KeyError as error:
         raise ValueError(f"{path} is not COCO's JSON: {error} is missing") from error
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not COCO's JSON: {error}") from error
 
 
-def _read(path, document, pictures):
+def _document_rows(path, document, pictures):
     names, label_of = _classes(document["categories"])
     rows = {image["id"]: _row(image, path.parent, pictures) for image in document["images"]}
     _guess_missing(rows.values(), path.parent)

@@ -297,7 +297,7 @@ def contact_sheet(
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.4 * columns, 3.2 * rows + 0.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
     for ax in axes:
         ax.axis("off")
     for ax, (name, row, picture, target) in zip(axes, shown, strict=False):

@@ -9,8 +9,6 @@ __all__ = ['read_description', 'listed_names', 'read_labels', 'yolo_splits', 'yo
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-import yaml
-
 from .constants import COCO_NAMES
 from .formats import PICTURE_ENDINGS, FolderData, Pictures, add_object, class_text
 from .formats import object_row, picture_size, split_word
@@ -39,6 +37,8 @@ def read_description(folder: Path, files: list) -> tuple[Path, dict] | None:
 
 
 def _load(path):
+    import yaml
+
     try:
         return yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, ValueError) as error:
