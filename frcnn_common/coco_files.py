@@ -96,8 +96,8 @@ def _document_rows(path, document, pictures):
         raise ValueError("it lists no images, or two with the same id")
     ignored = sum(_add(annotation, n, rows, label_of) for n, annotation in enumerate(document["annotations"], 1))
     unsized = sum(row["width"] is None for row in rows.values())
-    notes = [f"{path.name}: {ignored} areas cannot be the object's, the box's area counts"] * (ignored > 0)
-    notes += [f"{path.name}: {unsized} images have no possible size, the picture's counts"] * (unsized > 0)
+    notes = [f"{path.name}: areas that cannot be the object's, so that the box's counts: {ignored}"] * (ignored > 0)
+    notes += [f"{path.name}: images without a possible size, so that the picture's counts: {unsized}"] * (unsized > 0)
     return FolderData([*rows.values()], names, "xywh", "COCO's JSON", notes)
 
 

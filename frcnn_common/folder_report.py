@@ -188,7 +188,7 @@ def survey(
             warnings.append(str(error))
             continue
         layout = data.layout
-        notes += [note for note in data.notes if note not in notes]
+        notes += [f"{name}: {note}" for note in data.notes]
         splits[name] = report = SplitReport(name, data.names)
         for row in data.rows:
             report.add(row, data.box_format, decode)
@@ -221,7 +221,7 @@ def _warnings(splits):
         known = {fingerprint: name for name, fingerprint in train.files.items()}
         both = [name for name, fingerprint in val.files.items() if fingerprint in known]
         if both:
-            yield f"{len(both)} pictures of val are in train as well: {_some(both)}"
+            yield f"val has {len(both)} of the pictures of train: {_some(both)}"
 
 
 def _some(names):

@@ -182,8 +182,8 @@ def voc_rows(folder: Path, files: list, splits: dict, words: tuple) -> FolderDat
         rows.append(row)
     unlisted = len(splits.get(None, ())) if None not in words else 0
     notes = [f"corners count from {first}" + (", as VOC's do" if first else ": there are corners at 0")]
-    notes += [f"{renamed} XML files give their picture another name; their own name counts"] * (renamed > 0)
-    notes += [f"{unlisted} XML files belong to no split and are not read"] * (unlisted > 0)
+    notes += [f"XML files that give their picture another name than their own, which counts: {renamed}"] * (renamed > 0)
+    notes += [f"XML files of no split, which are not read: {unlisted}"] * (unlisted > 0)
     return FolderData(rows, (COCO_NAMES[0], *names), "xyxy", "Pascal VOC", notes)
 
 

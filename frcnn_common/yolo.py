@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .constants import COCO_NAMES
 from .formats import PICTURE_ENDINGS, FolderData, Pictures, add_object, class_text
-from .formats import object_row, picture_size, split_word
+from .formats import object_row, picture_size, split_word, words_for
 
 # %% ../nbs/api/11_yolo.ipynb #b0100005
 def read_description(folder: Path, files: list) -> tuple[Path, dict] | None:
@@ -140,7 +140,8 @@ def yolo_splits(folder: Path, files: list) -> dict:
     places = {word: content[word] for word in content if isinstance(word, str) and split_word(word) == word}
     if not described:
         lists = {path.stem: path for path in files if path.parent == folder and path.suffix.lower() == ".txt"}
-        places = {word: str(path.name) for word, path in lists.items() if split_word(word) == word}
+        places = {word: path.name for word, path in lists.items() if split_word(word) == word}
+        places = places if words_for("train", places) else {}  # a lone test.txt is something else
     places = {word: place for word, place in places.items() if place}
     if places:
         return {word: place if isinstance(place, list) else [place] for word, place in places.items()}
@@ -220,9 +221,9 @@ def yolo_rows(folder: Path, files: list, splits: dict, words: tuple) -> FolderDa
     lost = [path for key, path in labels.items() if "labels" in key.split("/")[:-1] and path not in used]
     lost = [path for path in lost if path.name != "classes.txt"]
     without = sum(path is None for path in label_of.values())
-    notes = [f"{without} pictures have no label file: they count as pictures without objects"] * (without > 0)
+    notes = [f"pictures without a label file, which count as pictures without objects: {without}"] * (without > 0)
     if lost:
-        notes.append(f"{len(lost)} label files have no picture, such as {lost[0]}")
+        notes.append(f"label files without a picture: {len(lost)}, such as {lost[0]}")
     return FolderData(rows, (COCO_NAMES[0], *names), "xyxy", "YOLO", notes)
 
 

@@ -193,6 +193,7 @@ def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
     broken.write_bytes(whole[:-400])
     result = train_on(data, out)
     assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "  train: 4 pictures, " in result.output
     broken.write_bytes(whole)
     path.write_text(json.dumps(document | {"categories": [*document["categories"], {"id": 9, "name": "cow"}]}))
     result = train_on(data, out)
@@ -233,7 +234,7 @@ def test_check_says_what_is_in_a_folder_and_draws_it(tmp_path):
     result = run(app, ["check", str(data), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "own: COCO's JSON, 2 classes" in result.output and "train: 4 pictures" in result.output
-    assert "warning: 4 pictures of val are in train as well" in result.output
+    assert "warning: val has 4 of the pictures of train" in result.output
     assert Image.open(out).format == "PNG" and "8 pictures with their boxes" in result.output
     broken = next((data / "train").glob("*.jpg"))
     broken.write_bytes(broken.read_bytes()[:-400])

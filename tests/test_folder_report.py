@@ -57,14 +57,14 @@ def test_pixels_twins_and_overhang(tmp_path):
 def test_a_picture_in_both_splits_under_another_name(tmp_path, decode):
     folder = splits(tmp_path, document(BOXES), document(BOXES))
     (folder / "val/2.png").write_bytes((folder / "train/1.png").read_bytes())
-    assert warnings(folder, decode=decode) == ["1 pictures of val are in train as well: 2.png"]
+    assert warnings(folder, decode=decode) == ["val has 1 of the pictures of train: 2.png"]
 
 
 def test_pictures_of_parquet_files_are_compared_too(tmp_path):
     corners = [[(60, 30, 95, 58), (50, 20, 90, 60)]]
     parquet(tmp_path, corners)
     parquet(tmp_path, corners, name="data/val.parquet")
-    assert warnings(tmp_path) == ["1 pictures of val are in train as well: 0"]
+    assert warnings(tmp_path) == ["val has 1 of the pictures of train: 0"]
 
 
 def test_all_faults_are_listed(tmp_path):

@@ -347,7 +347,7 @@ def test_a_size_that_cannot_be_is_the_pictures(tmp_path, size):
     del content["images"][1]["height"]
     write(tmp_path, content)
     assert [t["orig_size"].tolist() for t in read(tmp_path)[1].values()] == [[60, 100]] * 2
-    assert "2 images have no possible size" in read_folder(tmp_path, "train").notes[0]
+    assert "images without a possible size, so that the picture's counts: 2" in read_folder(tmp_path, "train").notes[0]
 
 
 @pytest.mark.parametrize("area", [-5, 0, 1e9, None, "12", [3], True, float("inf")])

@@ -126,7 +126,7 @@ def test_a_file_name_that_lies_does_not_count(tmp_path):
     folder = write(tmp_path, {stem: xml(CUP, filename="a.jpg") for stem in "ab"}, lists={"train": "ab"})
     paths = [row["image"]["path"] for row in folder_rows(folder, "train")[0]]
     assert [path[-5:] for path in paths] == ["a.jpg", "b.jpg"]
-    assert "1 XML files give their picture another name" in read_folder(folder, "train").notes[1]
+    assert "another name than their own, which counts: 1" in read_folder(folder, "train").notes[1]
     (folder / "JPEGImages/b.jpg").rename(folder / "JPEGImages/c.jpg")
     (folder / "Annotations/b.xml").write_text(xml(CUP, filename="C:\\pictures\\c.jpg"))
     assert [row["image"]["path"][-5:] for row in folder_rows(folder, "train")[0]] == ["a.jpg", "c.jpg"]

@@ -72,14 +72,14 @@ def test_pictures_without_labels_or_with_an_empty_file_have_no_objects(tmp_path)
     folder = write(tmp_path, {"a": LINE, "b": "", "c": "\n \n", "d": None}, description=f"train: images/train\n{NAMES}")
     assert [len(target["boxes"]) for target in read(folder)[1]] == [1, 0, 0, 0]
     assert read_folder(folder, "train").notes == [
-        "1 pictures have no label file: they count as pictures without objects"
+        "pictures without a label file, which count as pictures without objects: 1"
     ]
 
 
 def test_labels_without_pictures_are_told(tmp_path):
     folder = write(tmp_path, {"a": LINE}, description=f"train: images/train\n{NAMES}")
     (folder / "labels/train/lost.txt").write_text(LINE)
-    assert "1 label files have no picture, such as " in read_folder(folder, "train").notes[0]
+    assert "label files without a picture: 1, such as " in read_folder(folder, "train").notes[0]
     (folder / "labels/train/a.txt").unlink()
     with pytest.raises(FileNotFoundError, match="nothing of the split"):
         folder_rows(folder, "train")
@@ -106,6 +106,17 @@ def test_where_the_usual_tools_put_pictures_and_labels(tmp_path, pictures, texts
     for split in ("train", "val"):
         data, (target,) = read(tmp_path, split)
         assert len(target["boxes"]) == 1 and data.names[1:] == (("cup", "spoon") if described else ("0", "1"))
+
+
+def test_lists_beside_the_folders_are_splits_if_one_is_for_training(tmp_path):
+    write(tmp_path, {"a": LINE}, pictures="images", texts="labels")
+    write(tmp_path, {"b": LINE}, pictures="images/deep", texts="labels/deep")
+    (tmp_path / "valid.txt").write_text("images/deep/b.jpg\n")
+    with pytest.raises(FileNotFoundError, match="which is YOLO and has no splits"):
+        folder_rows(tmp_path, "val")
+    (tmp_path / "train.txt").write_text("images/a.jpg\n")
+    assert [row["image"]["path"][-5:] for row in folder_rows(tmp_path, "train")[0]] == ["a.jpg"]
+    assert [row["image"]["path"][-5:] for row in folder_rows(tmp_path, "val")[0]] == ["b.jpg"]
 
 
 PLACES = {
