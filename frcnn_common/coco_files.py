@@ -20,13 +20,18 @@ _OTHER_FILES = ("captions", "person_keypoints", "image_info", "panoptic", "stuff
 
 
 def coco_splits(folder: Path, files: list) -> dict:
-    """The JSON files of a folder that look like COCO's, by the word for their split, None for none."""
-    found = defaultdict(list)
+    """The JSON files of a folder that look like COCO's, by the word for their split, None for none.
+
+    Beside them, a file that has a part of what it should have counts, too: it may be cut off.
+    """
+    found = [defaultdict(list) for _ in range(4)]  # by how many of three keys a file has
     for path, word in _named_files(folder, files):
         data = path.read_bytes().replace(b"\0", b"")  # of UTF-16
-        if all(f'"{key}"'.encode() in data for key in ("images", "annotations", "categories")):
-            found[word].append(path)
-    return {word: _with_boxes(paths) for word, paths in found.items()}
+        keys = sum(f'"{key}"'.encode() in data for key in ("images", "annotations", "categories"))
+        found[keys][word].append(path)
+    if not found[3]:
+        return {}
+    return {word: _with_boxes(paths) for word, paths in (found[1] | found[2] | found[3]).items()}
 
 
 def named_like_coco(folder: Path, files: list) -> dict:

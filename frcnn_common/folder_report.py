@@ -16,8 +16,7 @@ from PIL import Image
 
 from .files import write_atomically
 from .folders import read_folder
-from .formats import SPLIT_WORDS
-from .hub import labels_among
+from .hub import StreamError, labels_among
 from .plots import class_color, show_boxes
 from .samples import BadSample, OpenRow, clean_boxes
 
@@ -135,29 +134,24 @@ class FolderReport:
         Where, and what it was read as.
     splits : dict of str to SplitReport
         By `"train"` and `"val"`, as far as they are there.
-    notes, warnings : list of str
-        What was decided in reading, and what looks wrong.
+    notes, warnings, faults : list of str
+        What was decided in reading, what looks wrong, and what makes rows, or a whole split, unusable.
     """
 
     folder: str
     layout: str
-    splits: dict
-    notes: list
-    warnings: list
-
-    @property
-    def faults(self) -> list[str]:
-        """What makes rows unusable, in all splits."""
-        return [fault for split in self.splits.values() for fault in split.faults]
+    splits: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
+    faults: list = field(default_factory=list)
 
     def __str__(self) -> str:
         classes = len(next(iter(self.splits.values())).names) - 1
         lines = [f"{self.folder}: {self.layout}, {classes} {'class' if classes == 1 else 'classes'}"]
         lines += [f"  {split}" for split in self.splits.values()]
         lines += [f"note: {note}" for note in self.notes] + [f"warning: {warning}" for warning in self.warnings]
-        faults = self.faults
-        lines += [f"fault: {fault}" for fault in faults[:10]]
-        return "\n".join(lines + [f"fault: … and {len(faults) - 10} more"] * (len(faults) > 10))
+        lines += [f"fault: {fault}" for fault in self.faults[:10]]
+        return "\n".join(lines + [f"fault: … and {len(self.faults) - 10} more"] * (len(self.faults) > 10))
 
 
 def survey(
@@ -175,35 +169,37 @@ def survey(
     Returns
     -------
     FolderReport
-        With the faults of all rows. What `folder_rows` raises is raised, unless it is that a split is not there.
+        With the faults of all rows. What `folder_rows` raises of `train` is raised.
     """
     options = {"val_share": val_share, "split_seed": split_seed}
-    splits, notes, warnings, layout = {}, [], [], None
-    for name in SPLIT_WORDS:
-        try:
-            data = read_folder(folder, name, box_format, **options)
-        except FileNotFoundError as error:
-            if name == "train":
-                raise
-            warnings.append(str(error))
-            continue
-        layout = data.layout
-        notes += [f"{name}: {note}" for note in data.notes]
-        splits[name] = report = SplitReport(name, data.names)
-        for row in data.rows:
-            report.add(row, data.box_format, decode)
-    report = FolderReport(str(folder), layout, splits, notes, warnings)
-    report.warnings += _warnings(splits)
+    data = read_folder(folder, "train", box_format, **options)
+    report = FolderReport(str(folder), data.layout)
+    _add_split(report, "train", data, decode)
+    try:
+        _add_split(report, "val", read_folder(folder, "val", box_format, **options), decode)
+        labels_among(data.names, report.splits["val"].names, "val")
+    except FileNotFoundError as error:
+        report.warnings.append(str(error))
+    except (ValueError, StreamError) as error:
+        report.faults.append(str(error))
+    report.warnings += _warnings(**report.splits)
     return report
 
 
-def _warnings(splits):
+def _add_split(report, name, data, decode):
+    report.notes += [f"{name}: {note}" for note in data.notes]
+    report.splits[name] = split = SplitReport(name, data.names)
+    for row in data.rows:
+        split.add(row, data.box_format, decode)
+    report.faults += split.faults
+
+
+def _warnings(train, val=None):
     """What looks wrong, in a line each."""
-    train, val = splits["train"], splits.get("val")
     few = [f"{name} {train.boxes[name]}" for name in train.names[1:] if train.boxes[name] < 10]
     if few:
         yield f"train has few boxes of {_some(few)}: a class needs dozens"
-    for split in splits.values():
+    for split in (train, val) if val else (train,):
         total = split.boxes.total()
         if split.tiny:
             yield f"{split.name} has boxes of a pixel or less in {_some(split.tiny)}"
@@ -214,10 +210,6 @@ def _warnings(splits):
         if split.empty > split.pictures / 2:
             yield f"{split.name}: {split.empty} of {split.pictures} pictures have no box"
     if val is not None:
-        try:
-            labels_among(train.names, val.names, "val")
-        except ValueError as error:
-            val.faults.append(str(error))
         known = {fingerprint: name for name, fingerprint in train.files.items()}
         both = [name for name, fingerprint in val.files.items() if fingerprint in known]
         if both:

@@ -81,6 +81,18 @@ def test_all_faults_are_listed(tmp_path):
     assert "val has other classes: fork; expected are cup, spoon" in survey(folder).faults
 
 
+def test_a_validation_split_that_cannot_be_read_is_a_fault(tmp_path):
+    write(tmp_path, document(BOXES), "train.json", "train")
+    (tmp_path / "val.json").write_text('{"images": 1, "annotations": 1, "categories": 1}')
+    report = survey(tmp_path)
+    assert report.splits["train"].pictures == 3 and "val.json is not COCO's JSON" in report.faults[0]
+    whole = (tmp_path / "train.json").read_text()
+    (tmp_path / "val.json").write_text(whole)
+    (tmp_path / "train.json").write_text(whole[:100])
+    with pytest.raises(ValueError, match="train.json is not COCO's JSON"):
+        survey(tmp_path)
+
+
 def test_a_folder_without_validation_is_said(tmp_path):
     write(tmp_path, document(BOXES))
     assert "nothing of the split 'val'" in survey(tmp_path).warnings[0]

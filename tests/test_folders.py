@@ -471,3 +471,35 @@ def test_a_recipe_splits_a_folder_once_for_all(tmp_path):
     assert sorted(numbers[0] + numbers[1]) == [10, 11, 12] and numbers[1] == [
         10 + n for n in range(3) if falls_to_val(str(n), 0.5)
     ]
+
+
+def test_three_layouts_of_the_same_pictures_give_the_same_samples(tmp_path):
+    """As COCO's JSON, as YOLO and as Pascal VOC, whose corners count from 1."""
+    corners = [[(60, 30, 95, 58), (0, 0, 50, 20)], [(10, 10, 30, 40)], []]
+    coco, yolo, voc = (tmp_path / name for name in ("coco", "yolo", "voc"))
+    sizes = [[(1 + n, x1, y1, x2 - x1, y2 - y1) for n, (x1, y1, x2, y2) in enumerate(boxes)] for boxes in corners]
+    write(coco, document(sizes, categories=((1, "cup"), (2, "spoon"))), "train.json", "images")
+    for folder in (yolo / "labels", voc / "Annotations"):
+        folder.mkdir(parents=True)
+    shutil.copytree(coco / "images", yolo / "images")
+    shutil.copytree(coco / "images", voc / "JPEGImages")
+    (yolo / "images/3.png").unlink()
+    (yolo / "data.yaml").write_text("train: images\nnames: [cup, spoon]")
+    (voc / "ImageSets").mkdir()
+    (voc / "ImageSets/train.txt").write_text("0\n1\n2")
+    for number, boxes in enumerate(corners):
+        lines, objects = [], []
+        for n, (x1, y1, x2, y2) in enumerate(boxes):
+            lines.append(f"{n} {(x1 + x2) / 200} {(y1 + y2) / 120} {(x2 - x1) / 100} {(y2 - y1) / 60}")
+            box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            objects.append(f"<object><name>{('cup', 'spoon')[n]}</name><bndbox>{box}</bndbox></object>")
+        (yolo / f"labels/{number}.txt").write_text("\n".join(lines))
+        (voc / f"Annotations/{number}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
+    expected = [target for _, target in COCOStreamDataset(source=coco, keep_empty=True)]
+    assert [len(target["boxes"]) for target in expected] == [2, 1, 0]
+    for folder in (yolo, voc):
+        data = COCOStreamDataset(source=folder, keep_empty=True)
+        assert data.names == ("__background__", "cup", "spoon")
+        for (_, target), other in zip(data, expected, strict=True):
+            torch.testing.assert_close(target["boxes"], other["boxes"], atol=1e-3, rtol=0)
+            assert torch.equal(target["labels"], other["labels"])
