@@ -17,7 +17,7 @@ from PIL import Image
 from .files import write_atomically
 from .folders import read_folder
 from .hub import StreamError, labels_among
-from .plots import class_color, show_boxes
+from .plots import PALETTE, class_color, show_boxes
 from .samples import BadSample, OpenRow, clean_boxes
 
 # %% ../nbs/api/31_folder_report.ipynb #31f00005
@@ -44,7 +44,7 @@ class SplitReport:
     labels : list of set
         The labels in each row, those of a fault empty.
     files : dict
-        What tells a picture from others (its size and first bytes, as a hash) by its path.
+        The size in bytes of each picture's file by its path, and its path or, of one in parquet, its bytes' hash.
     """
 
     name: str
@@ -82,7 +82,7 @@ class SplitReport:
             self.tiny.append(name)
         if len({(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)}) < len(labels):
             self.twice.append(name)
-        self.files[name] = _fingerprint(row)
+        self.files[name] = _size_and_source(row)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {self.boxes[name]}" for name in self.names[1:13])
@@ -112,16 +112,11 @@ def _file_name(row):
     return str(row["image"].get("path") or row["image_id"])
 
 
-def _fingerprint(row):
-    """The size of a picture's file and its first bytes, which hardly two pictures share."""
+def _size_and_source(row):
     data, path = row["image"].get("bytes"), row["image"].get("path")
-    if data is None:
-        size = Path(path).stat().st_size
-        with open(path, "rb") as file:
-            data = file.read(1 << 16)
-    else:
-        size = len(data)
-    return size, hashlib.sha256(data[: 1 << 16]).hexdigest()
+    if data is not None:
+        return len(data), hashlib.sha256(data).hexdigest()
+    return Path(path).stat().st_size, Path(path)
 
 # %% ../nbs/api/31_folder_report.ipynb #31f00006
 @dataclass
@@ -210,10 +205,22 @@ def _warnings(train, val=None):
         if split.empty > split.pictures / 2:
             yield f"{split.name}: {split.empty} of {split.pictures} pictures have no box"
     if val is not None:
-        known = {fingerprint: name for name, fingerprint in train.files.items()}
-        both = [name for name, fingerprint in val.files.items() if fingerprint in known]
+        both = _in_both(train.files, val.files)
         if both:
             yield f"val has {len(both)} of the pictures of train: {_some(both)}"
+
+
+def _in_both(train, val):
+    """The names of the pictures of one split that are in the other, too. Only files of one size are read."""
+    sizes = {size for size, _ in train.values()} & {size for size, _ in val.values()}
+
+    def digests(files):
+        for name, (size, source) in files.items():
+            if size in sizes:
+                yield name, hashlib.sha256(source.read_bytes()).hexdigest() if isinstance(source, Path) else source
+
+    known = {digest for _, digest in digests(train)}
+    return [name for name, digest in digests(val) if digest in known]
 
 
 def _some(names):
@@ -292,11 +299,15 @@ def contact_sheet(
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
     for ax in axes:
         ax.axis("off")
+    names_of = {
+        int(label): report.splits[name].names[label] for name, _, _, target in shown for label in target["labels"]
+    }
     for ax, (name, row, picture, target) in zip(axes, shown, strict=False):
-        _draw(ax, picture, target)
+        _draw(ax, picture, target, report.splits[name].names if len(names_of) > len(PALETTE) else None)
         title = Path(_file_name(row)).name
         ax.set_title(f"{name}: {title[-30:]}, {len(target['boxes'])} boxes".replace("$", r"\$"), fontsize=8)
-    _add_legend(figure, report, {int(label) for _, _, _, target in shown for label in target["labels"]})
+    if len(names_of) <= len(PALETTE):
+        _add_legend(figure, names_of)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
     return len(shown)
 
@@ -313,19 +324,21 @@ def _opened(row, data, side=640):
     return picture, opened.target | {"boxes": opened.target["boxes"] * (picture.width / width)}
 
 
-def _draw(ax, picture, target):
+def _draw(ax, picture, target, names):
+    """A picture and its boxes, in a color for each class; with the names of classes, also as tags."""
     show_boxes(picture, torch.empty(0, 4), ax=ax)
     crowd = target.get("iscrowd", torch.zeros(len(target["boxes"]), dtype=torch.bool))
     for label in target["labels"].unique():
         for dashed, style in ((False, "-"), (True, "--")):
             boxes = target["boxes"][(target["labels"] == label) & (crowd == dashed)]
-            show_boxes(None, boxes, ax=ax, color=class_color(label), width=1.4, style=style)
+            tags = {} if names is None else {"labels": [label] * len(boxes), "names": names}
+            show_boxes(None, boxes, ax=ax, color=class_color(label), width=1.4, style=style, **tags)
 
 
-def _add_legend(figure, report, labels):
+def _add_legend(figure, names_of):
     from matplotlib.patches import Patch
 
-    names = [name.replace("$", r"\$") for name in report.splits["train"].names]
-    patches = [Patch(facecolor="none", edgecolor=class_color(n), label=names[n]) for n in sorted(labels)[:24]]
+    names = {label: name.replace("$", r"\$") for label, name in sorted(names_of.items())}
+    patches = [Patch(facecolor="none", edgecolor=class_color(n), label=name) for n, name in names.items()]
     look = {"fontsize": 9, "frameon": False}
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), **look)

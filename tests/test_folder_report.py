@@ -116,3 +116,16 @@ def test_a_sheet_shows_the_boxes(tmp_path):
     blue = sum(count for count, color in sheet.getcolors(1 << 24) if color == (0, 114, 178))
     assert blue > 100 and sheet.width > 900
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "sheet.png"]
+
+
+def test_a_sheet_of_more_classes_than_colors_and_of_splits_that_differ(tmp_path):
+    objects = [(f"class {n:02}", 10 + 5 * n, 10, 30 + 5 * n, 30) for n in range(13)]
+    many = survey(write_voc(tmp_path / "many", {"a": xml(*objects)}, lists={"train": "a"}))
+    assert contact_sheet(many, tmp_path / "many.png") == 1
+    folder = splits(tmp_path / "two", document(BOXES[:1]), document(BOXES))
+    content = json.loads((folder / "val.json").read_text())
+    content["categories"].append({"id": 9, "name": "fork"})
+    content["annotations"][0]["category_id"] = 9
+    (folder / "val.json").write_text(json.dumps(content))
+    report = survey(folder)
+    assert "fork" in report.faults[0] and contact_sheet(report, tmp_path / "two.png") == 4
