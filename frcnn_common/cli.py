@@ -167,6 +167,8 @@ def check(
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
         refuse_overwriting([out], files_below(folder))
+        if folder.resolve() in out.resolve().parents:
+            raise ValueError(f"{out} would lie among the pictures of {folder}; say --out another place")
         options = {"box_format": box_format, "val_share": val_share}
         report = survey(folder, decode=True, **options)
         _say(report)

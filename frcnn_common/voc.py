@@ -110,15 +110,13 @@ def voc_splits(folder: Path, files: list) -> dict:
     Raises
     ------
     ValueError
-        If an XML file cannot be read, or a list names one that is not there.
+        If an XML file cannot be read, if there are several lists of one name, or if one names a file that is not there.
     """
     paths = [path for path in files if path.suffix.lower() == ".xml"]
     if not any(b"annotation" in path.read_bytes()[:2000].replace(b"\0", b"") for path in paths[:20]):
         return {}
     all_files = [file for number, path in enumerate(paths) if (file := read_voc(path, number)) is not None]
-    lists = [p for p in files if p.suffix.lower() == ".txt" and "ImageSets" in p.parts[len(folder.parts) :]]
-    lists = {path.stem.lower(): path for path in lists if split_word(path.stem) == path.stem.lower()}
-    pools = defaultdict(list)
+    lists, pools = _lists(folder, files), defaultdict(list)
     if not lists:
         for file in all_files:
             pools[split_word(*file.path.parts[len(folder.parts) : -1])].append(file)
@@ -126,6 +124,19 @@ def voc_splits(folder: Path, files: list) -> dict:
     listed = {file.number for pool in pools.values() for file in pool}
     pools[None] += [file for file in all_files if file.number not in listed]
     return {word: pool for word, pool in pools.items() if pool}
+
+
+def _lists(folder, files):
+    """The lists of a folder by the word for their split; VOC has others for outlines and for parts of people."""
+    found = [p for p in files if p.suffix.lower() == ".txt" and "ImageSets" in p.parts[len(folder.parts) : -1]]
+    found = [path for path in found if split_word(path.stem) == path.stem.lower()]
+    lists = defaultdict(list)
+    for path in [path for path in found if path.parent.name == "Main"] or found:
+        lists[path.stem.lower()].append(path)
+    for word, paths in lists.items():
+        if len(paths) > 1:
+            raise ValueError(f"which of these is the list for {word!r}? {', '.join(map(str, paths))}")
+    return {word: path for word, (path,) in lists.items()}
 
 
 def _listed(path, all_files):

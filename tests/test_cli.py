@@ -249,5 +249,7 @@ def test_check_writes_over_nothing_in_the_folder(tmp_path):
     result = run(app, ["check", str(data), "--out", str(picture)])
     assert result.exit_code == 1 and "would be written over, but it is read" in result.output
     assert picture.read_bytes() == before
+    among = run(app, ["check", str(data), "--out", str(data / "sheet.png")])
+    assert among.exit_code == 1 and "would lie among the pictures" in among.output
     nowhere = run(app, ["check", str(tmp_path / "nowhere")])
     assert nowhere.exit_code == 1 and nowhere.output.count("\n") == 1 and "no folder" in nowhere.output

@@ -92,6 +92,25 @@ def test_the_lists_in_a_stated_order(tmp_path, lists, train, val):
         assert [row["image"]["path"].rsplit("/", 1)[1] for row in rows] == [f"{stem}.jpg" for stem in stems]
 
 
+def test_lists_for_outlines_and_persons_are_others(tmp_path):
+    """The original has `Layout` and `Segmentation` beside `Main`, with lists of the same names."""
+    folder = write(tmp_path, {stem: xml(CUP) for stem in "abc"}, lists={"train": "ab", "val": "c"})
+    for place in ("Layout", "Segmentation"):
+        (folder / "ImageSets" / place).mkdir()
+        (folder / "ImageSets" / place / "train.txt").write_text("a")
+    (folder / "SegmentationClass").mkdir()
+    Image.new("P", SIZE).save(folder / "SegmentationClass" / "a.png")
+    assert [row["image"]["path"][-5:] for row in folder_rows(folder, "train")[0]] == ["a.jpg", "b.jpg"]
+
+
+def test_two_lists_of_one_name_are_an_error(tmp_path):
+    for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
+        write(tmp_path / year, {stem: xml(CUP)}, lists={"train": stem})
+    with pytest.raises(ValueError, match="which of these is the list for 'train'.*VOC2007.*VOC2012"):
+        folder_rows(tmp_path, "train")
+    assert len(list(folder_rows(tmp_path / "VOC2012", "train")[0])) == 1
+
+
 def test_folders_are_splits_where_there_are_no_lists(tmp_path):
     for split, stem in (("train", "a"), ("valid", "b"), ("test", "c")):
         write(tmp_path, {stem: xml(CUP)}, annotations=split, pictures=split)
