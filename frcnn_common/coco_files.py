@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from .constants import COCO_IDS, COCO_NAMES
 from .formats import ANNOTATION_WORDS, PICTURE_WORDS, FolderData, Pictures, add_object, class_text
-from .formats import is_sound_area, name_words, object_row, split_word
+from .formats import in_short, is_sound_area, name_words, object_row, split_word
 
 # %% ../nbs/api/09_coco_files.ipynb #9c0c0005
 _OTHER_FILES = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
@@ -126,7 +126,7 @@ def _row(image, home, pictures):
     if isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
         raise ValueError(f"an image has the id {number!r}, expected an integer of 64 bits")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"image {number}: file_name is {name!r}, expected text")
+        raise ValueError(f"image {number}: file_name is {in_short(name)}, expected text")
     for spelled in (name, name.replace("\\", "/")):
         tail = PurePosixPath(spelled)
         if tail.is_absolute() or ".." in tail.parts:
@@ -157,7 +157,7 @@ def _add(annotation, position, rows, label_of):
         )
     box, area, crowd = annotation.get("bbox"), annotation.get("area"), annotation.get("iscrowd") or 0
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise ValueError(f"annotation {number}: bbox is {box!r}, expected 4 numbers x y w h")
+        raise ValueError(f"annotation {number}: bbox is {in_short(box)}, expected 4 numbers x y w h")
     if crowd not in (0, 1):
         raise ValueError(f"annotation {number}: iscrowd is {crowd!r}, expected 0 or 1")
     sound = _is_number(area) and is_sound_area(area, *box[2:])

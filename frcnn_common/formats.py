@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['BOX_FORMATS', 'SPLIT_WORDS', 'PICTURE_ENDINGS', 'PICTURE_WORDS', 'ANNOTATION_WORDS', 'to_corners', 'box_evidence',
            'is_sound_area', 'find_box_format', 'name_words', 'split_word', 'words_for', 'visible_files', 'Pictures',
-           'orientation', 'picture_size', 'FolderData', 'object_row', 'add_object', 'stream_of', 'class_text']
+           'orientation', 'picture_size', 'FolderData', 'object_row', 'add_object', 'stream_of', 'in_short',
+           'class_text']
 
 # %% ../nbs/api/08_formats.ipynb #8f0a1b03
 import re
+import reprlib
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -316,8 +318,15 @@ def stream_of(rows: list):
     return Dataset.from_list(rows, features=features).to_iterable_dataset(num_shards=min(16, len(rows)))
 
 
+def in_short(value) -> str:
+    """A value for a message, cut where it is long or deep: a few lines of YAML can unfold into gigabytes."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    return short.repr(value)
+
+
 def class_text(name, where: str) -> str:
     """A class name as text; whoever counts classes may have written a number. `where` is for the error."""
     if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
-        raise ValueError(f"{where}: the name of a class is {name!r}, expected text")
+        raise ValueError(f"{where}: the name of a class is {in_short(name)}, expected text")
     return str(name).strip()

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .constants import COCO_NAMES
 from .formats import PICTURE_ENDINGS, FolderData, Pictures, add_object, class_text
-from .formats import object_row, picture_size, split_word, words_for
+from .formats import in_short, object_row, picture_size, split_word, words_for
 
 # %% ../nbs/api/11_yolo.ipynb #b0100005
 def read_description(folder: Path, files: list) -> tuple[Path, dict] | None:
@@ -173,7 +173,7 @@ def _found_place(place, described, folder):
     """What a place in the description is here: the longest of its last parts that exists in the folder."""
     path, content = described or (folder, {})
     if not isinstance(place, str) or not place:
-        raise ValueError(f"{path}: {place!r}, expected a folder, a text file, or a list of them")
+        raise ValueError(f"{path}: {in_short(place)}, expected a folder, a text file, or a list of them")
     parts = PurePosixPath(f"{content.get('path') or ''}/{place}".replace("\\", "/")).parts
     parts = [part for part in parts if part not in ("/", ".", "..") and not part.endswith(":")]
     home = path.parent if described else folder
@@ -255,9 +255,11 @@ def _names(folder, files, described, labels):
     if described:
         return listed_names(*described)
     lists = [path for path in files if path.name in ("classes.txt", "_darknet.labels") or path.suffix == ".names"]
+    texts = {path: [*filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))] for path in lists}
+    if any(names != texts[lists[0]] for names in texts.values()):
+        raise ValueError(f"which of these has the names of the classes? {', '.join(map(str, lists))}")
     if lists:
-        lines = [line.strip() for line in lists[0].read_text(encoding="utf-8-sig").splitlines()]
-        return [line for line in lines if line]
+        return texts[lists[0]]
     used = {_label_of(path, folder, labels) for path in Pictures(folder, files).files} - {None}
     highest = max((category for path in used for category, _ in read_labels(path, None)), default=0)
     return [str(number) for number in range(highest + 1)]

@@ -178,8 +178,24 @@ def test_names_as_a_list_or_a_dict(tmp_path):
 def test_a_list_of_names_beside_the_pictures(tmp_path):
     folder = write(tmp_path, {"a": LINE})
     (folder / "labels/train/classes.txt").write_text("cup\nspoon\n\n")
+    (folder / "classes.txt").write_text("cup\r\nspoon")
     assert folder_rows(folder, "train")[1] == ("__background__", "cup", "spoon")
     assert read_folder(folder, "train").notes == []
+    (folder / "classes.txt").write_text("spoon\ncup")
+    with pytest.raises(ValueError, match="which of these has the names of the classes.*classes.txt.*classes.txt"):
+        folder_rows(folder, "train")
+
+
+def test_a_description_that_would_unfold_into_gigabytes(tmp_path):
+    """Ten to the tenth entries, as long as nobody prints them."""
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    folder = write(tmp_path, {"a": LINE}, description="\n".join([*lines, "names: [*a9]", "train: images/train"]))
+    with pytest.raises(ValueError, match="the name of a class is .*expected text") as error:
+        folder_rows(folder, "train")
+    assert len(str(error.value)) < 1000
+    (folder / "data.yaml").write_text("\n".join([*lines, "names: [cup, spoon]", "train: [*a9]"]))
+    with pytest.raises(ValueError, match="expected a folder, a text file, or a list of them"):
+        folder_rows(folder, "train")
 
 
 FAULTS = {
