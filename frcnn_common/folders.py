@@ -69,6 +69,9 @@ def read_folder(
         data = _READERS[layout][1](folder, files, splits, words)
     if val_share is not None:
         _take_share(data, split, val_share, split_seed, folder)
+        data.notes.append(f"the names of the pictures decide, with val_share={val_share} and the seed {split_seed}")
+    elif words[0] not in SPLIT_WORDS[split][0]:
+        data.notes.append(f"there is no {split!r}, {words[0]!r} stands for it")
     if isinstance(data.rows, list):
         data.rows = stream_of(data.rows)
     _settle_format(data, box_format, f"{folder}, split {split}")

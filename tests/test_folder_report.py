@@ -93,6 +93,17 @@ def test_a_validation_split_that_cannot_be_read_is_a_fault(tmp_path):
         survey(tmp_path)
 
 
+def test_what_a_split_was_read_from_is_said(tmp_path):
+    write(tmp_path / "named", document(BOXES), "trainval.json", "images")
+    write(tmp_path / "named", document(BOXES), "test.json", "images")
+    assert survey(tmp_path / "named").notes == ["train: there is no 'train', 'trainval' stands for it",
+                                                "val: there is no 'val', 'test' stands for it"]  # fmt: skip
+    write(tmp_path / "flat", document([[(1, 10, 10, 20, 15)]] * 4), "all.json", "images")
+    report = survey(tmp_path / "flat", val_share=0.5, split_seed=1)
+    assert "val: the names of the pictures decide, with val_share=0.5 and the seed 1" in report.notes
+    assert report.splits["train"].pictures + report.splits["val"].pictures == 4
+
+
 def test_a_folder_without_validation_is_said(tmp_path):
     write(tmp_path, document(BOXES))
     assert "nothing of the split 'val'" in survey(tmp_path).warnings[0]

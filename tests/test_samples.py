@@ -432,3 +432,14 @@ def test_a_picture_is_decoded_at_the_first_call_alone():
     opened = OpenRow(row(PNG), 8)
     assert opened.decode() is opened.decode() and opened.decode().size == (8, 8)
     assert OpenRow(row(PNG)).decode().size == (40, 40)
+
+
+def test_an_area_that_cannot_be_the_objects_is_the_boxs():
+    """Four boxes of 20 × 10 pixels; the last is cut to 10 × 10 by the edge, and so is what counts for it."""
+    boxes = [[10.0, 10, 30, 20]] * 3 + [[90.0, 10, 110, 20]]
+    objects = {"bbox": boxes, "category": [0] * 4, "area": [150, None, 9e9, float("nan")]}
+    target, _, clipped = clean_boxes({"image_id": 1, "objects": objects}, (60, 100))
+    assert target["area"].tolist() == [150, 200, 200, 100] and clipped == 1
+    kept = OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}, crowds=True)
+    assert kept.target["area"].tolist() == [150, 200, 200, 100]
+    assert "area" not in OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}).target
