@@ -18,8 +18,9 @@ from torch.utils.data import IterableDataset, default_convert, get_worker_info
 
 from .constants import COCO_NAMES, IMG_SIZE
 from .distributed import divide_rows
+from .files import ensure_cache
 from .folders import folder_rows, split_name
-from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub
+from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub, can_be_on_hub
 from .hub import class_names, hub_rows, labels_among, read_again
 from .samples import BadSample, OpenRow, to_sample
 
@@ -55,7 +56,7 @@ class COCOStreamDataset(IterableDataset):
     """Detection samples from a stream of COCO rows.
 
     Yields `(image, target)`. `image` is float32 `[3, img_size, img_size]`: RGB, resized by Pillow's bicubic filter
-    without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
+    (stretched, unless `keep_aspect`), in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
     of the resized image, clipped; `target["labels"]` is int64 `[K]`, from 1 on. Boxes without area are dropped, images
     left without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
 
@@ -70,11 +71,12 @@ class COCOStreamDataset(IterableDataset):
         `"train"` or `"val"`.
     max_samples : int, optional
         How many samples at most, over all workers and ranks together; 0 yields none.
-    img_size : int
-        Side of the square image in pixels.
-    source : str, Path or datasets.IterableDataset
-        A folder as `folder_rows` reads it, the hub's name of a data set, or a stream of rows in the same columns (then
-        `split` is only checked).
+    img_size, keep_aspect : int, bool
+        Side of the square image in pixels, and whether pictures keep their shape in it, as in `to_input`. The target
+        then has their `size` (int64 `[2]`, height and width without padding), which model and evaluation look for.
+    source : str, Path, datasets.IterableDataset or datasets.Dataset
+        A folder as `folder_rows` reads it, the hub's name of a data set, or rows in the same columns (then `split` is
+        only checked).
     revision : str, optional
         State of the hub's data set: hash of a commit, tag, or branch. By default `HUB_REVISION` of COCO, else main.
     box_format : str, optional
@@ -85,9 +87,8 @@ class COCOStreamDataset(IterableDataset):
         How to split a folder that has no `val` of its own, as `folder_rows` does.
     metadata : bool
         Also put `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width of the image that the row's
-        boxes are in) into the target, as evaluation needs them. In the split `val`, where rows know of them, the
-        objects' `area` is then there (float32 `[K]`, in square pixels of that image), and crowd regions are marked by
-        `iscrowd` (bool `[K]`); otherwise these are left out.
+        boxes are in) into the target, as evaluation needs them; and in the split `val`, where rows know of them, the
+        objects' `area` (float32 `[K]`, in pixels of that image) and crowd regions, marked by `iscrowd` (bool `[K]`).
     augment : Augment, optional
         Changes each sample at random: by its `image_id` and the epoch alone, whatever process reads it and when.
     keep_empty : bool
@@ -109,12 +110,13 @@ class COCOStreamDataset(IterableDataset):
     ----------
     names : tuple of str
         Class names, the background first: as asked for, or those of a folder or a stream that has them, or COCO's.
+    folder : Path or None, where the rows come from
 
     Raises
     ------
-    ValueError
-        For an impossible option, a folder that `folder_rows` refuses, a class that is not among `names`, or a position
-        of a stream with other settings.
+    ValueError, TypeError
+        For an impossible option or source, a folder that `folder_rows` refuses, a class that is not among `names`, or a
+        position of a stream with other settings.
     FileNotFoundError
         If there is no such folder, or nothing of the split in it.
     BadSample
@@ -124,35 +126,33 @@ class COCOStreamDataset(IterableDataset):
     """
 
     def __init__(
-        self, split="train", max_samples=None, *, img_size=IMG_SIZE,
+        self, split="train", max_samples=None, *, img_size=IMG_SIZE, keep_aspect=False,
         source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
         metadata=False, augment=None, keep_empty=False,  # what a sample is
         shuffle=0, seed=0, on_bad_sample="raise", retries=None,  # their order; when something breaks
     ):  # fmt: skip
-        counts = {"max_samples": max_samples, "shuffle": shuffle, "seed": seed, "retries": retries}
-        _check_options(source, on_bad_sample, val_share, counts)
+        _check_options(source, on_bad_sample, val_share, (max_samples, shuffle, seed, retries))
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
-        self.source, self.names, self.box_format = source, COCO_NAMES, box_format or "xyxy"
-        self.revision = revision or (HUB_REVISION if source == HUB_DATASET else None)
+        self.source, self.names, self.box_format = _stream_of(source), COCO_NAMES, box_format or "xyxy"
+        self.revision = revision or (HUB_REVISION if self.source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
-        if self.origin and Path(source).is_dir():
+        self.folder = Path(source) if self.origin and Path(source).is_dir() else None
+        if self.folder:
             options = {"box_format": box_format, "val_share": val_share, "split_seed": split_seed}
             self.source, self.names, self.box_format = folder_rows(source, self.split, **options)
         elif not self.origin:
-            self.names = class_names(source) or names or COCO_NAMES
+            self.names = class_names(self.source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
-        self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
+        self.keep_aspect, self.metadata, self.augment, self.keep_empty = keep_aspect, metadata, augment, keep_empty
         self.shuffle, self.seed, self.on_bad_sample, self.retries = shuffle, seed, on_bad_sample, retries
         self.epoch, self._resumed = 0, False
         self._position = self._beginning()
 
     def __iter__(self):
-        if self._resumed:
-            self.epoch = self._position["epoch"]
-        else:
+        if not self._resumed:
             self._position = self._beginning()
-        self._resumed = False
+        self.epoch, self._resumed = self._position["epoch"], False
         return self._follow(self._position)
 
     def _follow(self, start):
@@ -187,9 +187,9 @@ class COCOStreamDataset(IterableDataset):
         """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
-        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `area` and `iscrowd` where known.
+        float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), lambda row, _: (row.decode(), row.target), None, shuffle=0):
+        for picture, _ in self._read(self._beginning(), _as_stored, None, shuffle=0):
             if picture is not None:
                 yield picture
 
@@ -236,8 +236,9 @@ class COCOStreamDataset(IterableDataset):
     def _open(self, row, img_size):
         """A row, opened, or None if it is left out; and what to report of it."""
         options = {"names": self._own_names, "box_format": self.box_format, "metadata": self.metadata}
+        options |= {"keep_aspect": self.keep_aspect, "crowds": self.metadata and self.split == "val"}
         try:
-            row = OpenRow(row, img_size, crowds=self.metadata and self.split == "val", **options)
+            row = OpenRow(row, img_size, **options)
             row.target["labels"] = self._labels[row.target["labels"]]
             wanted = self.keep_empty or len(row.target["boxes"]) > 0
             if wanted and self.on_bad_sample == "skip":
@@ -253,16 +254,39 @@ class COCOStreamDataset(IterableDataset):
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
 
 
+def _as_stored(row, _):
+    return row.decode(), row.target | ({"image_id": torch.tensor(row.image_id)} if row.metadata else {})
+
+
 def _check_options(source, on_bad_sample, val_share, counts):
-    for name, value in counts.items():
+    if val_share is not None and not (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        raise ValueError(f"val_share splits a folder, and {source} is none")
+    for name, value in zip(("max_samples", "shuffle", "seed", "retries"), counts, strict=True):
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more; got {value}")
     if on_bad_sample not in ("raise", "skip"):
         raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
-    if isinstance(source, Path) and not source.is_dir():
+    if not isinstance(source, (str, Path)) or Path(source).is_dir():
+        return
+    if isinstance(source, Path) or Path(source).exists() or not can_be_on_hub(source):
         raise FileNotFoundError(f"no folder {source}")
-    if val_share is not None and not (isinstance(source, (str, Path)) and Path(source).is_dir()):
-        raise ValueError(f"val_share splits a folder, and {source} is none")
+
+
+def _stream_of(source):
+    """A name or a path as it is, rows as a stream; a table in parts that workers can divide among themselves."""
+    if isinstance(source, (str, Path)):
+        ensure_cache()
+        return source
+    if hasattr(source, "to_iterable_dataset"):
+        if not len(source):
+            raise ValueError("source is a table without a row")
+        return source.to_iterable_dataset(num_shards=min(16, len(source)))
+    if not hasattr(source, "num_shards"):
+        raise TypeError(
+            "source must be a folder, the Hub's name of a data set, or one split of rows as a datasets.Dataset or "
+            f"datasets.IterableDataset (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
+        )
+    return source
 
 # %% ../nbs/api/14_data.ipynb #b814cbab
 def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['BOX_FORMATS', 'SPLIT_WORDS', 'PICTURE_ENDINGS', 'PICTURE_WORDS', 'ANNOTATION_WORDS', 'to_corners', 'box_evidence',
            'is_sound_area', 'find_box_format', 'name_words', 'split_word', 'words_for', 'visible_files', 'Pictures',
-           'orientation', 'picture_size', 'FolderData', 'object_row', 'add_object', 'stream_of', 'in_short',
-           'class_text']
+           'picture_size', 'FolderData', 'object_row', 'add_object', 'stream_of', 'in_short', 'class_text']
 
 # %% ../nbs/api/08_formats.ipynb #8f0a1b03
 import re
@@ -252,18 +251,14 @@ class Pictures:
         return not (beside or (self.words and word)), -shared, not beside, not usual
 
 
-def orientation(image: Image.Image) -> int:
-    """How EXIF data want a picture turned: 1 is not at all, from 5 on width and height change places."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the whole picture in search of it
-    number = image.getexif().get(0x0112, 1)
-    return number if number in range(1, 9) else 1
-
-
 def picture_size(path) -> tuple[int, int] | None:
     """Width and height of a picture as it is shown, by the header of its file; None if that cannot be read."""
     with suppress(Exception), Image.open(path) as image:  # what is wrong is said when the row becomes a sample
-        return image.size[::-1] if orientation(image) >= 5 else image.size
+        size = image.size
+        if image.format != "PNG" or "exif" in image.info:  # Pillow would decode the whole picture in search of it
+            with suppress(Exception):
+                size = size[::-1] if image.getexif().get(0x0112) in (5, 6, 7, 8) else size
+        return size
     return None
 
 # %% ../nbs/api/08_formats.ipynb #8f0a1c08

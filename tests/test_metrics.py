@@ -152,6 +152,20 @@ def test_errors_name_the_image(change, complaint):
         evaluate_detections([GOOD, GOOD | change], [GOOD, GOOD])
 
 
+def test_arrays_are_refused_by_name():
+    with pytest.raises(ValueError, match="prediction of image 0: boxes are a ndarray; expected a Tensor"):
+        evaluate_detections([{key: value.numpy() for key, value in GOOD.items()}], [GOOD])
+    with pytest.raises(ValueError, match="target of image 0: iscrowd are a list; expected a Tensor"):
+        evaluate_detections([GOOD], [GOOD | {"iscrowd": [0]}])
+
+
+def test_more_classes_than_names_are_refused():
+    with pytest.raises(ValueError, match="num_classes is 82, but there are 81 names"):
+        evaluate_detections([GOOD], [GOOD], num_classes=82)
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 names"):
+        evaluate_detections([GOOD], [GOOD], num_classes=3, names=("__background__", "cat"))
+
+
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="prediction of image 0: no 'scores'; expected boxes, labels, scores"):
         evaluate_detections([target_of(boxes_at(), [])], [GOOD])
@@ -279,3 +293,21 @@ def test_import_is_light():
     heavy += tuple(f"frcnn_common.{name}" for name in ("recipes", "runs", "engine", "openmoji", "drawing"))
     code = f"import sys, frcnn_common.metrics; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_boxes_of_padded_pictures_go_back_by_the_size_without_padding():
+    """64 × 64 with 32 rows of picture, which has 160 × 320 pixels: five times as large both ways."""
+
+    class Padded(Echo):
+        def forward(self, images, image_sizes):
+            assert image_sizes == [(32, 64), (64, 64)]
+            return super().forward(images)
+
+    first = target_of(boxes_at([8, 8, 40, 24]), [5]) | {"size": torch.tensor([32, 64])}
+    second = first | {"size": torch.tensor([64, 64])}
+    orig = torch.tensor([160, 320])
+    batch = [first | {"orig_size": orig}, second]
+    predictions, targets = predict(Padded(1, 1), [(torch.zeros(2, 3, 64, 64), batch)])
+    for row in (predictions[0], targets[0]):
+        assert row["boxes"].tolist() == [[40, 40, 200, 120]]
+    assert predictions[1]["boxes"].tolist() == targets[1]["boxes"].tolist() == [[8, 8, 40, 24]]

@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from frcnn_common.metrics import evaluate_detections
 from frcnn_common.plots import (
     PALETTE,
     STYLE,
     class_color,
     plot_losses,
-    plot_precision_recall,
     set_style,
     show_boxes,
     show_feature_maps,
@@ -77,6 +75,19 @@ def test_tags_name_class_and_score():
     assert texts(show_boxes(image, BOXES, LABELS)) == ["person", "dog", "horse"]
     assert texts(show_boxes(image, BOXES, LABELS, scores)) == ["person 0.99", "dog 0.50", "horse 0.05"]
     assert texts(show_boxes(image, BOXES, None, scores)) == ["0.99", "0.50", "0.05"]
+
+
+def test_names_are_drawn_letter_by_letter(tmp_path):
+    """Formulas that are none."""
+    names = ("", "$_$", "_hidden", r"x^{")
+    ax = show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 2, 3]), names=names, title="$_$ and $x^{")
+    assert texts(ax) == list(names[1:])
+    ax.figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_label_without_a_name_is_named():
+    with pytest.raises(ValueError, match="label 3 has no name: there are 2"):
+        show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 3, 1]), names=("", "cat"))
 
 
 def test_tags_stay_inside_the_picture():
@@ -157,17 +168,6 @@ def test_running_mean_is_centered():
 def test_losses_complain(history):
     with pytest.raises(ValueError, match="none of rpn_cls, rpn_box, roi_cls, roi_box"):
         plot_losses(history)
-
-
-def test_precision_recall_curves():
-    target = {"boxes": BOXES[:2], "labels": torch.tensor([1, 2])}
-    found = {"boxes": BOXES[:1], "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}
-    evaluation = evaluate_detections([found], [target])
-    legend = [text.get_text() for text in plot_precision_recall(evaluation).get_legend().get_texts()]
-    assert legend == [f"IoU ≥ {thr:.2f}: 0.50" for thr in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    ax = plot_precision_recall(evaluation, [1, 2], iou_thr=0.75)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["person: 1.00", "bicycle: 0.00"]
-    assert (ax.lines[0].get_ydata() == 1).all() and ax.lines[0].get_color() == class_color(1)
 
 
 def test_background_is_opaque_white(tmp_path):

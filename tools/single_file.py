@@ -14,7 +14,7 @@ PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
 CORE = (
     "constants", "distributed", "files", "boxes", "nms", "hub", "formats", "coco_files", "voc", "yolo", "folders",
-    "samples", "data", "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
+    "pixels", "samples", "data", "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
 )  # fmt: skip
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
