@@ -63,8 +63,7 @@ class COCOStreamDataset(IterableDataset):
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
-    The keywords come in groups: where rows come from (`source`, `revision`, `box_format`, `names`), what a sample is
-    (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), what to do if something breaks (the rest).
+    The keywords say where rows come from, what a sample is, in which order they come, and what to do if one breaks.
 
     Parameters
     ----------
@@ -79,16 +78,17 @@ class COCOStreamDataset(IterableDataset):
         A folder as `folder_rows` reads it, the hub's name of a data set, or rows in the same columns (then `split` is
         only checked).
     revision : str, optional
-        Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state. By
-        default `HUB_REVISION` of COCO, and the main branch of others.
+        State of the hub's data set: hash of a commit, tag, or branch. By default `HUB_REVISION` of COCO, else main.
     box_format : str, optional
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     names : sequence of str, optional
         Class names that the labels shall count, the background first. Those of the source are found among them.
+    val_share, split_seed : float, int
+        How to split a folder that has no `val` of its own, as `folder_rows` does.
     metadata : bool
         Also put `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width of the image that the row's
-        boxes are in) into the target, as evaluation needs them. In the split `val`, crowd regions are then marked by
-        `iscrowd` (bool `[K]`) where rows know of them; otherwise they are left out.
+        boxes are in) into the target, as evaluation needs them; and in the split `val`, where rows know of them, the
+        objects' `area` (float32 `[K]`, in pixels of that image) and crowd regions, marked by `iscrowd` (bool `[K]`).
     augment : Augment, optional
         Changes each sample at random: by its `image_id` and the epoch alone, whatever process reads it and when.
     keep_empty : bool
@@ -127,19 +127,19 @@ class COCOStreamDataset(IterableDataset):
 
     def __init__(
         self, split="train", max_samples=None, *, img_size=IMG_SIZE, keep_aspect=False,
-        source=HUB_DATASET, revision=None, box_format=None, names=None,  # where the rows come from
+        source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
         metadata=False, augment=None, keep_empty=False,  # what a sample is
-        shuffle=0, seed=0,  # their order
-        on_bad_sample="raise", retries=None,  # when something breaks
+        shuffle=0, seed=0, on_bad_sample="raise", retries=None,  # their order; when something breaks
     ):  # fmt: skip
-        _check_options(source, on_bad_sample, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
+        _check_options(source, on_bad_sample, val_share, (max_samples, shuffle, seed, retries))
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
         self.source, self.names, self.box_format = _stream_of(source), COCO_NAMES, box_format or "xyxy"
         self.revision = revision or (HUB_REVISION if self.source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
         self.folder = Path(source) if self.origin and Path(source).is_dir() else None
         if self.folder:
-            self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
+            options = {"box_format": box_format, "val_share": val_share, "split_seed": split_seed}
+            self.source, self.names, self.box_format = folder_rows(source, self.split, **options)
         elif not self.origin:
             self.names = class_names(self.source) or names or COCO_NAMES
         self._own_names = self.names
@@ -256,8 +256,10 @@ def _as_stored(row, _):
     return row.decode(), row.target | ({"image_id": torch.tensor(row.image_id)} if row.metadata else {})
 
 
-def _check_options(source, on_bad_sample, **counts):
-    for name, value in counts.items():
+def _check_options(source, on_bad_sample, val_share, counts):
+    if val_share is not None and not (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        raise ValueError(f"val_share splits a folder, and {source} is none")
+    for name, value in zip(("max_samples", "shuffle", "seed", "retries"), counts, strict=True):
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more; got {value}")
     if on_bad_sample not in ("raise", "skip"):

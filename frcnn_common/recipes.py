@@ -113,9 +113,10 @@ class Recipe:
         """The same recipe for another length; of a shorter run at most a fifth is warm-up."""
         return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 5))
 
-    def with_data(self, source, box_format: str | None = None) -> "Recipe":
+    def with_data(self, source, box_format: str | None = None, val_share: float | None = None) -> "Recipe":
         """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or one of the Hub."""
-        names = COCOStreamDataset("train", source=source, box_format=box_format).names
+        options = {"box_format": box_format} | ({} if val_share is None else {"val_share": val_share})
+        names = COCOStreamDataset("train", source=source, **options).names
         return replace(
             self,
             source=str(source),
@@ -123,7 +124,7 @@ class Recipe:
             names=names,
             model_options=self.model_options | {"num_classes": len(names)},
             shuffle=256,
-            data_options={"box_format": box_format, "keep_empty": True},
+            data_options=options | {"keep_empty": True},
         )
 
     def describe(self) -> dict:

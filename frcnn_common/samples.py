@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD
-from .formats import to_corners
+from .formats import is_sound_area, to_corners
 from .pixels import orientation, to_rgb, upright
 
 # %% ../nbs/api/13_samples.ipynb #5a3b0c05
@@ -32,7 +32,7 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     ----------
     row : dict
         A row with `objects["bbox"]` (K boxes in pixels) and `objects["category"]` (K integers from 0), maybe
-        `objects["iscrowd"]` (K times 0 or 1) and an `image_id`.
+        `objects["iscrowd"]` (K times 0 or 1), `objects["area"]` (K numbers, in square pixels) and an `image_id`.
     image_size : tuple of int
         `(H, W)` in pixels of the image that the boxes are in.
     names : sequence of str
@@ -44,7 +44,8 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     -------
     target : dict
         `boxes` float32 `[K, 4]`, corners clipped to the image, each with an area; `labels` int64 `[K]`,
-        1…len(names) - 1; and `iscrowd` bool `[K]` if the row has it.
+        1…len(names) - 1; if the row has them, `iscrowd` bool `[K]` and `area` float32 `[K]`, which is the box's where
+        the row's is none that the object can have.
     dropped, clipped : int
         Boxes left out because they have no area in the image, and boxes that stuck out of it.
 
@@ -71,12 +72,17 @@ def clean_boxes(row: dict, image_size: tuple[int, int], *, names=COCO_NAMES, box
     kept = {"boxes": inside, "labels": categories + 1}
     if "iscrowd" in columns:
         kept["iscrowd"] = columns["iscrowd"].astype(bool)
+    if "area" in columns:
+        sound = is_sound_area(columns["area"], *(boxes[:, 2:] - boxes[:, :2]).T)
+        kept["area"] = np.where(sound, columns["area"], sides.prod(axis=1)).astype(np.float32)
     target = {key: torch.from_numpy(values[usable]) for key, values in kept.items()}
     return target, int((~usable).sum()), int((changed & usable).sum())
 
 
 def _name(row):
-    return f"image {row.get('image_id', '(no id)')}"
+    image = row.get("image")
+    path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
+    return f"image {row.get('image_id', '(no id)')}" + (f" ({Path(path).name})" if path else "")
 
 
 def _columns(row, name):
@@ -84,13 +90,14 @@ def _columns(row, name):
     objects, columns = row.get("objects") or {}, {}
     if not isinstance(objects, dict):
         raise BadSample(f"{name}: objects must be a dict of lists, got a {type(objects).__name__}")
-    for key, shape in (("bbox", (-1, 4)), ("category", (-1,)), ("iscrowd", (-1,))):
+    for key, shape in (("bbox", (-1, 4)), ("category", (-1,)), ("iscrowd", (-1,)), ("area", (-1,))):
         if objects.get(key) is None:
-            if key == "iscrowd":
+            if key in ("iscrowd", "area"):
                 continue
             raise BadSample(f"{name}: no list objects[{key!r}]")
         try:
-            values = torch.tensor(objects[key], dtype=torch.float64).numpy()
+            known = [np.nan if v is None else v for v in objects[key]] if key == "area" else objects[key]
+            values = torch.tensor(known, dtype=torch.float64).numpy()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise BadSample(f"{name}: objects[{key!r}] holds something that is no number: {error}") from error
         if values.size and (values.ndim != len(shape) or values.shape[1:] != shape[1:]):
@@ -189,7 +196,8 @@ class OpenRow:
     metadata : bool
         Whether the sample is to tell its image's id and size.
     crowds : bool
-        Whether to keep crowd regions, marked by `iscrowd` in the target. Otherwise they are left out.
+        Whether to keep crowd regions, marked by `iscrowd` in the target. Otherwise they are left out. Only with them
+        does the target have areas: both are for evaluation.
 
     Attributes
     ----------
@@ -219,8 +227,8 @@ class OpenRow:
         self._image, self.size, self._turned = _open(row)
         self.input_size = input_size(self.size, img_size, keep_aspect) if img_size else None
         self.target, self.dropped, self.clipped = clean_boxes(row, self.size, names=names, box_format=box_format)
-        crowd = self.target.get("iscrowd")
-        if crowd is not None and not crowds:
+        if not crowds:
+            crowd = self.target.get("iscrowd", torch.zeros(len(self.target["boxes"]), dtype=torch.bool))
             self.target = {key: self.target[key][~crowd] for key in ("boxes", "labels")}
 
     def decode(self) -> Image.Image:
@@ -271,8 +279,9 @@ def to_sample(row: OpenRow) -> tuple[Tensor, dict]:
     image : Tensor
         float32 `[3, img_size, img_size]`, normalized.
     target : dict
-        `boxes` float32 `[K, 4]` in pixels of that square, clipped to the picture; `labels` int64 `[K]`; `iscrowd` bool
-        `[K]` if the row has it; with `metadata`, `image_id` (int64 scalar) and `orig_size` (int64 `[2]`: height,
+        `boxes` float32 `[K, 4]` in pixels of that square, clipped to the picture; `labels` int64 `[K]`; if the row
+        keeps them, `iscrowd` bool `[K]` and `area` float32 `[K]`, in pixels of the stored picture; with `metadata`,
+         `image_id` (int64 scalar) and `orig_size` (int64 `[2]`: height,
         width); with `keep_aspect`, `size` (int64 `[2]`: height and width without padding).
 
     Raises

@@ -184,7 +184,7 @@ def test_a_wrong_option_is_a_usage_error():
     assert run(app, ["train"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "export", "info"])
+@pytest.mark.parametrize("command", ["train", "check", "evaluate", "detect", "export", "info"])
 def test_help_has_an_example(command):
     result = run(app, [command, "--help"])
     assert result.exit_code == 0
@@ -431,7 +431,8 @@ def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(whole[:-400])
     result = train_on(data, out)
-    assert result.exit_code == 1 and f"image {document['images'][1]['id']}: the picture cannot" in result.output
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "  train: 4 pictures, " in result.output
     broken.write_bytes(whole)
     path.write_text(json.dumps(document | {"categories": [*document["categories"], {"id": 9, "name": "cow"}]}))
     result = train_on(data, out)
@@ -465,6 +466,32 @@ def test_a_class_that_validation_has_not_got_is_no_fault(tmp_path):
     assert run(app, ["evaluate", *weights, "--data", str(data)]).exit_code == 0
     silent = train_on(data, tmp_path / "other", "--samples", "0")
     assert silent.exit_code == 0 and "AP" not in json.loads((tmp_path / "other" / "log.jsonl").read_text())
+
+
+def test_check_says_what_is_in_a_folder_and_draws_it(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "sheet.png"
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "train: 4 pictures" in result.output
+    assert "warning: val has 4 of the pictures of train" in result.output
+    assert Image.open(out).format == "PNG" and "8 pictures with their boxes" in result.output
+    broken = next((data / "train").glob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:-400])
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+
+
+def test_check_writes_over_nothing_in_the_folder(tmp_path):
+    data = own_folder(tmp_path / "own")
+    picture = next((data / "train").glob("*.jpg"))
+    before = picture.read_bytes()
+    result = run(app, ["check", str(data), "--out", str(picture)])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert picture.read_bytes() == before
+    among = run(app, ["check", str(data), "--out", str(data / "sheet.png")])
+    assert among.exit_code == 1 and "would lie among the pictures" in among.output
+    nowhere = run(app, ["check", str(tmp_path / "nowhere")])
+    assert nowhere.exit_code == 1 and nowhere.output.count("\n") == 1 and "no folder" in nowhere.output
 
 
 @pytest.mark.slow

@@ -199,7 +199,7 @@ BAD_ROWS = {
     "large bomb by a little": (row(encoded(Image.new("1", (9_500, 9_500)))), "image 5: 9500×9500 pixels are more than"),
     "float pixels": (row(encoded(Image.new("F", (4, 4)), "TIFF")), "image 5: .*floating-point"),
     "no image": (row(PNG, image=None), "image 5: no picture"),
-    "missing file": (row(PNG, image={"bytes": None, "path": "nowhere.jpg"}), "image 5: no picture.*nowhere.jpg"),
+    "missing file": (row(PNG, image={"bytes": None, "path": "nowhere.jpg"}), "image 5 \\(nowhere.jpg\\): no picture"),
     "other size": (row(PNG, width=80, height=40), "image 5: the picture has 40×40 pixels, the row says 80×40"),
     "reversed": (row(PNG, [(9, 9, 3, 12)]), r"image 5: box is not x1 y1 x2 y2.*\[9.0, 9.0, 3.0, 12.0\]"),
     "nan": (row(PNG, [(0, 0, float("nan"), 1)]), "image 5: box is not finite"),
@@ -443,6 +443,17 @@ def test_a_picture_is_decoded_at_the_first_call_alone():
     opened = OpenRow(row(PNG), 8)
     assert opened.decode() is opened.decode() and opened.decode().size == (8, 8)
     assert OpenRow(row(PNG)).decode().size == (40, 40)
+
+
+def test_an_area_that_cannot_be_the_objects_is_the_boxs():
+    """Four boxes of 20 × 10 pixels; the last is cut to 10 × 10 by the edge, and so is what counts for it."""
+    boxes = [[10.0, 10, 30, 20]] * 3 + [[90.0, 10, 110, 20]]
+    objects = {"bbox": boxes, "category": [0] * 4, "area": [150, None, 9e9, float("nan")]}
+    target, _, clipped = clean_boxes({"image_id": 1, "objects": objects}, (60, 100))
+    assert target["area"].tolist() == [150, 200, 200, 100] and clipped == 1
+    kept = OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}, crowds=True)
+    assert kept.target["area"].tolist() == [150, 200, 200, 100]
+    assert "area" not in OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}).target
 
 
 @pytest.mark.parametrize(
