@@ -45,6 +45,8 @@ class Recipe:
         Options of `Augment` for the training split; None leaves the pictures as they are.
     img_size : int
         Side of the square network input in pixels.
+    keep_aspect : bool
+        Whether pictures keep their shape and are padded to the square, or are stretched to it.
     batch_size : int
         Images in a step.
     num_workers : int
@@ -79,6 +81,7 @@ class Recipe:
     shuffle: int = 0
     augment: dict | None = None
     img_size: int
+    keep_aspect: bool = False
     batch_size: int
     num_workers: int
 
@@ -110,9 +113,10 @@ class Recipe:
         """The same recipe for another length; of a shorter run at most a fifth is warm-up."""
         return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 5))
 
-    def with_data(self, source, box_format: str | None = None) -> "Recipe":
+    def with_data(self, source, box_format: str | None = None, val_share: float | None = None) -> "Recipe":
         """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or one of the Hub."""
-        names = COCOStreamDataset("train", source=source, box_format=box_format).names
+        options = {"box_format": box_format} | ({} if val_share is None else {"val_share": val_share})
+        names = COCOStreamDataset("train", source=source, **options).names
         return replace(
             self,
             source=str(source),
@@ -120,7 +124,7 @@ class Recipe:
             names=names,
             model_options=self.model_options | {"num_classes": len(names)},
             shuffle=256,
-            data_options={"box_format": box_format, "keep_empty": True},
+            data_options=options | {"keep_empty": True},
         )
 
     def describe(self) -> dict:
@@ -135,7 +139,8 @@ class Recipe:
         if split == "train":
             augment = None if self.augment is None else Augment(**self.augment)
             options = {"augment": augment, "shuffle": self.shuffle} | options
-        fixed = {"img_size": self.img_size, "source": source, "revision": self.revision, "names": self.names}
+        fixed = {"img_size": self.img_size, "keep_aspect": self.keep_aspect, "source": source}
+        fixed |= {"revision": self.revision, "names": self.names}
         return COCOStreamDataset(split, max_samples, **(fixed | self.data_options | options))
 
     def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options):

@@ -292,6 +292,7 @@ def refuse_other_run(path, checkpoint: dict, mine: dict) -> None:
 
 
 def _refuse_other(what, theirs, mine):
+    theirs = {"keep_aspect": False} | theirs  # older ones do not say
     other = [f"{key} is {mine[key]!r} here, {theirs.get(key)!r} there" for key in mine if theirs.get(key) != mine[key]]
     if "ranks" in mine and theirs.get("ranks", 1) != mine["ranks"]:
         other.append(f"each process reads its part of the data: start {theirs.get('ranks', 1)} of them by torchrun")

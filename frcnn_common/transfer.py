@@ -40,7 +40,8 @@ def start_from(recipe: Recipe, weights, **options) -> tuple[FasterRCNN, Recipe, 
     model : FasterRCNN
         In training mode, on `DEVICE`.
     recipe : Recipe
-        The same with the options of this model, the image size of the weights (if they have one), and as `start` what
+        The same with the options of this model, the size and shape of the pictures of the weights (if
+        they have one), and as `start` what
         a checkpoint has to know of the weights.
     taken : str
         In words, which was taken over and which class is new.
@@ -71,7 +72,8 @@ def _description(detector, name):
     for key, value in detector.model.state_dict().items():
         digest.update(key.encode() + value.cpu().numpy().tobytes())
     options = model_options(detector.model)
-    return {"weights": name, "sha256": digest.hexdigest(), "img_size": detector.img_size, "model_options": options}
+    return {"weights": name, "sha256": digest.hexdigest(), "img_size": detector.img_size,
+            "keep_aspect": detector.keep_aspect, "model_options": options}  # fmt: skip
 
 
 def _following(recipe, start, options):
@@ -86,6 +88,7 @@ def _following(recipe, start, options):
         recipe,
         start=start,
         img_size=start["img_size"] or recipe.img_size,
+        keep_aspect=start["keep_aspect"],
         model_options=theirs | training | {"num_classes": len(recipe.names)} | options,
     )
 

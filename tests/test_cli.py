@@ -1,11 +1,13 @@
 """The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
 
+import io
 import json
 import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from frcnn_common import COCO_NAMES, FasterRCNN, cli
 from frcnn_common.cli import app
+from frcnn_common.coco_json import coco_document
 from frcnn_common.engine import Trainer
 from frcnn_common.inference import Detector, load_detector, save_detector
 from frcnn_common.openmoji import draw_scene
@@ -67,6 +70,39 @@ def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
     result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1 and "broken.png" in result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5.png", "scene8.png"]
+
+
+def test_one_bad_picture_does_not_cost_its_batch(folder, tmp_path):
+    """Eleven pictures of two shapes are two batches; what is said of each comes in their order."""
+    for number in range(9):
+        picture = Image.open(io.BytesIO(draw_scene(number, "val")["image"]["bytes"]))
+        picture.resize((96 + 8 * (number % 2), 96)).save(folder / f"a{number}.png")
+    whole = (folder / "a4.png").read_bytes()
+    (folder / "a4.png").write_bytes(whole[: len(whole) // 2])
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"])
+    names = [*(f"a{number}" for number in range(9)), "scene5", "scene8"]
+    assert result.exit_code == 1
+    said = [line for line in result.output.splitlines() if ".jpg" in line or ".png" in line]
+    assert [name for name, line in zip(names, said, strict=True) if name not in line] == []
+    assert [line.startswith("frcnn: ") for line in said] == [name == "a4" for name in names]
+    names.remove("a4")
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == sorted(f"{name}.png" for name in names)
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(image["file_name"]).stem for image in document["images"]] == names
+
+
+def test_detect_finds_in_each_picture_what_the_detector_finds_in_it_alone(folder, tmp_path):
+    assert run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"]).exit_code == 0
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    detector = Detector.load("tiny")
+    for image in document["images"]:
+        with Image.open(folder / image["file_name"]) as picture:
+            expected = detector(picture)
+            alone = coco_document([(Path(image["file_name"]), picture.size, expected)], detector.names)["annotations"]
+        found = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        assert [a["category_id"] for a in found] == [a["category_id"] for a in alone] != []
+        for one, other in zip(found, alone, strict=True):
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
 
 
 def test_a_picture_that_cannot_be_decoded_does_not_stop_the_others(folder, tmp_path):
@@ -148,7 +184,7 @@ def test_a_wrong_option_is_a_usage_error():
     assert run(app, ["train"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "export", "info"])
+@pytest.mark.parametrize("command", ["train", "check", "evaluate", "detect", "export", "info"])
 def test_help_has_an_example(command):
     result = run(app, [command, "--help"])
     assert result.exit_code == 0
@@ -202,6 +238,31 @@ def test_evaluate_writes_over_nothing_that_it_reads(tmp_path):
         result = run(app, ["evaluate", "--data", str(data), "--json", str(path)])
         assert result.exit_code == 1 and "would be written over, but it is read" in result.output
     assert target.read_bytes() == before
+
+
+def test_evaluate_writes_a_report_of_what_it_prints(tmp_path):
+    out = tmp_path / "report"
+    result = run(app, ["evaluate", "--samples", "3", "--report", str(out), "--json", str(tmp_path / "numbers.json")])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert f'<th scope="row">AP50</th><td>{numbers["AP50"]:.3f}</td>' in page
+    assert "<h1>tiny on 3 images of openmoji</h1>" in page and "image 0" in page
+    assert f"report: {out / 'index.html'}" in result.output
+
+
+def test_a_report_goes_over_nothing_that_is_read(tmp_path):
+    data = own_folder(tmp_path / "own")
+    target = data / "valid" / "_annotations.coco.json"
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").symlink_to(target)
+    before = target.read_bytes()
+    result = run(app, ["evaluate", "--data", str(data), "--report", str(tmp_path / "report")])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert target.read_bytes() == before
+    taken = run(app, ["evaluate", "--samples", "1", "--report", str(target)])
+    assert taken.exit_code == 1 and taken.output.count("\n") == 1 and target.name in taken.output
 
 
 def own_folder(folder, splits=("train", "valid")):
@@ -370,7 +431,8 @@ def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(whole[:-400])
     result = train_on(data, out)
-    assert result.exit_code == 1 and f"image {document['images'][1]['id']}: the picture cannot" in result.output
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "  train: 4 pictures, " in result.output
     broken.write_bytes(whole)
     path.write_text(json.dumps(document | {"categories": [*document["categories"], {"id": 9, "name": "cow"}]}))
     result = train_on(data, out)
@@ -404,3 +466,41 @@ def test_a_class_that_validation_has_not_got_is_no_fault(tmp_path):
     assert run(app, ["evaluate", *weights, "--data", str(data)]).exit_code == 0
     silent = train_on(data, tmp_path / "other", "--samples", "0")
     assert silent.exit_code == 0 and "AP" not in json.loads((tmp_path / "other" / "log.jsonl").read_text())
+
+
+def test_check_says_what_is_in_a_folder_and_draws_it(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "sheet.png"
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "train: 4 pictures" in result.output
+    assert "warning: val has 4 of the pictures of train" in result.output
+    assert Image.open(out).format == "PNG" and "8 pictures with their boxes" in result.output
+    broken = next((data / "train").glob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:-400])
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+
+
+def test_check_writes_over_nothing_in_the_folder(tmp_path):
+    data = own_folder(tmp_path / "own")
+    picture = next((data / "train").glob("*.jpg"))
+    before = picture.read_bytes()
+    result = run(app, ["check", str(data), "--out", str(picture)])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert picture.read_bytes() == before
+    among = run(app, ["check", str(data), "--out", str(data / "sheet.png")])
+    assert among.exit_code == 1 and "would lie among the pictures" in among.output
+    nowhere = run(app, ["check", str(tmp_path / "nowhere")])
+    assert nowhere.exit_code == 1 and nowhere.output.count("\n") == 1 and "no folder" in nowhere.output
+
+
+@pytest.mark.slow
+def test_pictures_keep_their_shape_from_training_to_evaluation(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    result = train_on(data, out, "--keep-aspect")
+    assert result.exit_code == 0, result.output
+    weights = out / "weights.safetensors"
+    assert Detector.load(weights).keep_aspect
+    assert run(app, ["evaluate", "--weights", str(weights), "--data", str(data)]).exit_code == 0
+    other = train_on(data, out, "--resume")
+    assert other.exit_code == 1 and "keep_aspect is False here, True there" in other.output

@@ -15,6 +15,7 @@ from faults import DATASET, Faults, coco_files
 from hub import Hub
 from torch import nn
 
+from frcnn_common import FasterRCNN
 from frcnn_common.constants import DEVICE
 from frcnn_common.data import Batches
 from frcnn_common.engine import Trainer, lr_factor, make_optimizer, seed_everything
@@ -248,6 +249,35 @@ def test_a_run_without_a_checkpoint_begins_its_log_anew(tmp_path):
         assert [entry["step"] for entry in entries(tmp_path)] == [1, 2, 3]
         assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 3
         (tmp_path / "step_00000003.pt").unlink()
+
+
+def test_a_run_from_before_pictures_could_keep_their_shape_goes_on_as_it_was(tmp_path):
+    Trainer(Line().to(DEVICE), RECIPE, tmp_path).run(batches(), steps=2)
+    path = tmp_path / "step_00000002.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["recipe"]["keep_aspect"]
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="keep_aspect is True here, False there"):
+        Trainer(Line().to(DEVICE), replace(RECIPE, keep_aspect=True), tmp_path).resume(batches())
+    assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 2
+
+
+def test_a_step_on_padded_pictures_is_a_step_with_their_sizes():
+    options = RECIPES["openmoji-tiny"].model_options | {"width": 4, "fpn_channels": 16, "fc_dim": 32}
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=64, keep_aspect=True, num_workers=0, model_options=options)
+    images, targets = next(iter(recipe.loader("train", batch_size=2, metadata=True)))
+    seen = []
+
+    class Watched(FasterRCNN):
+        def roi_losses(self, features, proposals, image_size, targets):
+            seen.extend(proposals)
+            return super().roi_losses(features, proposals, image_size, targets)
+
+    seed_everything(0)
+    Trainer(Watched(**options).to(DEVICE), recipe).train_step([(images, targets)])
+    for boxes, target in zip(seen, targets, strict=True):
+        height, width = target["size"].tolist()
+        assert len(boxes) and (boxes.cpu() <= torch.tensor([width, height] * 2)).all()
 
 
 def test_one_run_a_folder(tmp_path):

@@ -120,6 +120,15 @@ def scenes(numbers):
     yield from (draw_scene(number, longest=64) for number in numbers)
 
 
+def test_a_recipe_that_keeps_the_shape_of_pictures_says_so_to_its_data():
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=64, keep_aspect=True)
+    for split in ("train", "val"):
+        images, targets = next(iter(recipe.loader(split, batch_size=3)))
+        assert images.shape == (3, 3, 64, 64)
+        assert all(max(target["size"].tolist()) == 64 for target in targets)
+    assert not any("size" in target for target in next(iter(RECIPES["openmoji-tiny"].loader("val", batch_size=2)))[1])
+
+
 def test_names_must_fit_the_model_and_be_text():
     recipe = RECIPES["openmoji-tiny"]
     with pytest.raises(ValueError, match="3 names .* for a model of 81 classes"):
