@@ -26,8 +26,8 @@ from .data import COCOStreamDataset
 from .distributed import gather, join_processes, process_rank
 from .engine import Trainer, seed_everything
 from .export import export_onnx, onnx_files
-from .folder_report import contact_sheet, survey
 from .files import files_below, refuse_overwriting, strict_json, write_atomically
+from .folder_report import contact_sheet, survey
 from .hub import HUB_DATASET, ask_hub
 from .inference import BATCH, SHIPPED, Detector, read_ahead, save_detector
 from .metrics import evaluate as evaluate_model

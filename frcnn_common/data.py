@@ -299,10 +299,8 @@ def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:
 
     Returns
     -------
-    images : Tensor
-        `[B, 3, H, W]`.
-    targets : list of dict
-        The B targets as they were.
+    images, targets : Tensor, list of dict
+        `[B, 3, H, W]`, and the B targets as they were.
     """
     images, targets = zip(*batch, strict=True)
     return torch.stack(images), list(targets)
