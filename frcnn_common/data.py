@@ -119,17 +119,15 @@ class COCOStreamDataset(IterableDataset):
         position of a stream with other settings.
     FileNotFoundError
         If there is no such folder, or nothing of the split in it.
-    BadSample
-        While iterating, if a row is no sample; it is a `ValueError`.
-    StreamError
-        While iterating, if a stream stays broken, or if a data set of the hub has other classes than COCO's.
+    BadSample, StreamError
+        While iterating: if a row is no sample, which is a `ValueError`; if a stream stays broken, or if a data set of
+        the hub has other classes than COCO's.
     """
 
     def __init__(
         self, split="train", max_samples=None, *, img_size=IMG_SIZE, keep_aspect=False,
         source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
-        metadata=False, augment=None, keep_empty=False,  # what a sample is
-        shuffle=0, seed=0, on_bad_sample="raise", retries=None,  # their order; when something breaks
+        metadata=False, augment=None, keep_empty=False, shuffle=0, seed=0, on_bad_sample="raise", retries=None,
     ):  # fmt: skip
         _check_options(source, on_bad_sample, val_share, (max_samples, shuffle, seed, retries))
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
