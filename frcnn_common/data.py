@@ -187,9 +187,7 @@ class COCOStreamDataset(IterableDataset):
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
         float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), _as_stored, None, shuffle=0):
-            if picture is not None:
-                yield picture
+        yield from (pair for pair, _ in self._read(self._beginning(), _as_stored, None, shuffle=0) if pair is not None)
 
     def _settings(self):
         return {"shuffle": self.shuffle, "seed": self.seed, "max_samples": self.max_samples}
@@ -264,9 +262,8 @@ def _check_options(source, on_bad_sample, val_share, counts):
             raise ValueError(f"{name} must be 0 or more; got {value}")
     if on_bad_sample not in ("raise", "skip"):
         raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
-    if not isinstance(source, (str, Path)) or Path(source).is_dir():
-        return
-    if isinstance(source, Path) or Path(source).exists() or not can_be_on_hub(source):
+    on_hub = isinstance(source, str) and can_be_on_hub(source) and not Path(source).exists()
+    if isinstance(source, (str, Path)) and not on_hub and not Path(source).is_dir():
         raise FileNotFoundError(f"no folder {source}")
 
 
@@ -275,14 +272,12 @@ def _stream_of(source):
     if isinstance(source, (str, Path)):
         ensure_cache()
         return source
-    if hasattr(source, "to_iterable_dataset"):
-        if not len(source):
-            raise ValueError("source is a table without a row")
+    if hasattr(source, "to_iterable_dataset") and len(source):  # a table without a row has no stream
         return source.to_iterable_dataset(num_shards=min(16, len(source)))
     if not hasattr(source, "num_shards"):
         raise TypeError(
             "source must be a folder, the Hub's name of a data set, or one split of rows as a datasets.Dataset or "
-            f"datasets.IterableDataset (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
+            f"datasets.IterableDataset with rows (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
         )
     return source
 

@@ -479,7 +479,7 @@ def test_a_table_of_rows_is_a_stream_of_them():
     data = samples(table, shuffle=0)
     assert [target["image_id"].item() for _, target in data] == list(range(20))
     assert ids_of(DataLoader(data, batch_size=None, num_workers=2)) == list(range(20))
-    with pytest.raises(ValueError, match="a table without a row"):
+    with pytest.raises(TypeError, match="source must be .* with rows .* got a Dataset"):
         samples(table.select([]))
 
 
