@@ -87,8 +87,7 @@ def _following(recipe, start, options):
     return replace(
         recipe,
         start=start,
-        img_size=start["img_size"] or recipe.img_size,
-        keep_aspect=start["keep_aspect"],
+        **({} if start["img_size"] is None else {name: start[name] for name in ("img_size", "keep_aspect")}),
         model_options=theirs | training | {"num_classes": len(recipe.names)} | options,
     )
 

@@ -325,7 +325,7 @@ def scores(monkeypatch, *values):
     """Let evaluations in training find these values of AP, one after the other."""
     left = iter(values)
     found = SimpleNamespace(summary=lambda: {"AP": next(left)})
-    monkeypatch.setattr("frcnn_common.cli.evaluate_model", lambda *_, **__: found)
+    monkeypatch.setattr("frcnn_common.train_command.evaluate_model", lambda *_, **__: found)
 
 
 def test_training_from_trained_weights_leaves_the_best_and_goes_on_without_them(tmp_path, monkeypatch):
