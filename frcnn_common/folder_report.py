@@ -17,6 +17,7 @@ from PIL import Image
 from .files import write_atomically
 from .folders import read_folder
 from .hub import StreamError, labels_among
+from .letters import spell_out
 from .plots import PALETTE, class_color, show_boxes
 from .samples import BadSample, OpenRow, clean_boxes
 
@@ -305,7 +306,7 @@ def contact_sheet(
     for ax, (name, row, picture, target) in zip(axes, shown, strict=False):
         _draw(ax, picture, target, report.splits[name].names if len(names_of) > len(PALETTE) else None)
         title = Path(_file_name(row)).name
-        ax.set_title(f"{name}: {title[-30:]}, {len(target['boxes'])} boxes".replace("$", r"\$"), fontsize=8)
+        spell_out(ax.set_title(f"{name}: {title[-30:]}, {len(target['boxes'])} boxes", fontsize=8))
     if len(names_of) <= len(PALETTE):
         _add_legend(figure, names_of)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
@@ -338,7 +339,9 @@ def _draw(ax, picture, target, names):
 def _add_legend(figure, names_of):
     from matplotlib.patches import Patch
 
-    names = {label: name.replace("$", r"\$") for label, name in sorted(names_of.items())}
-    patches = [Patch(facecolor="none", edgecolor=class_color(n), label=name) for n, name in names.items()]
+    patches = [Patch(facecolor="none", edgecolor=class_color(n), label="named below") for n in sorted(names_of)]
     look = {"fontsize": 9, "frameon": False}
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), **look)
+    legend = figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), **look)
+    for text, (_, name) in zip(legend.get_texts(), sorted(names_of.items()), strict=True):  # "_x" would be left out
+        text.set_text(name)
+    spell_out(*legend.get_texts())
