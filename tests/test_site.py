@@ -397,7 +397,7 @@ class Figure:
 
     def boxes(self):
         found = self.root.locator(".touch-box").evaluate_all("all => all.map(one => one.dataset.box)")
-        return torch.tensor([json.loads(box) for box in found])
+        return torch.tensor([json.loads(box) for box in found], dtype=torch.float32)
 
     def drag(self, part, dx, dy):
         """Press the mouse on the middle of a part, and move it, in pixels."""
@@ -554,6 +554,26 @@ def test_a_box_is_pooled_and_aligned_as_by_the_peers(touch):
         formula = figure.root.locator(".touch-formula").text_content()
         seen.add(formula)
     assert len(seen) == 5
+
+
+def test_a_box_is_read_on_the_level_that_the_library_chooses(touch):
+    figure = touch("level")
+    box, seen = figure.root.locator(".touch-box"), set()
+    for _ in figure.states(
+        lambda: figure.drag(box.locator(".spot").last, -60, 60),
+        lambda: figure.drag(box.locator(".spot").first, 80, 0),
+        lambda: figure.press(box, *["Shift+ArrowUp"] * 30),
+    ):
+        k = ROIAlign().assign_levels(figure.boxes()).item()
+        width, height = (figure.boxes()[0, 2:] - figure.boxes()[0, :2]) / 2**k
+        assert figure.reading("level").endswith(f"P{k}, stride {2**k}")
+        shown = [
+            float(value) for value in re.findall(r"[\d.]+", figure.reading("cells") + " " + figure.reading("a bin is"))
+        ]
+        expected = [width.item(), height.item(), width.item() / 7, height.item() / 7]
+        assert shown == pytest.approx(expected, abs=0.051)
+        seen.add(figure.reading("a bin is"))
+    assert len(seen) == 4
 
 
 def test_losses_and_slopes_are_autograds(touch):

@@ -18,7 +18,7 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
   const words = (value) => value.toFixed(2);
   const act = (value) => { threshold = value; show(); };
   touch.slider(panel, {label: "threshold", min: 0.1, max: 0.95, step: 0.05, value: threshold, say: words, act});
-  const steps = touch.slider(panel, {label: "step", min: 0, max: count, step: 1, value: step, act: (value) => go(value)});
+  const steps = touch.slider(panel, {label: "step", min: 0, max: count, step: 1, value: step, act: go});
   const row = touch.make(panel, "div", {class: "touch-row"});
   const buttons = {start: () => 0, back: () => step - 1, "one step": () => step + 1, end: () => count};
   for (const [name, next] of Object.entries(buttons)) {
@@ -89,8 +89,8 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
     say(`${most}. ${kept} kept. ${asked.length - 1} rounds.`);
   }
 
-  const hint = "Green is kept, dashed orange is dropped, white is still to come. Each column is a box, the best one on " +
-    "the left: touch one to walk there.";
+  const hint = "Green is kept, dashed orange is dropped, white is still to come. Each column is a box, the best one " +
+    "on the left: touch one to walk there.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

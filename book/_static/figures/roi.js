@@ -90,7 +90,8 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
       const now = {cx: here, cy: chart.y(read(box).values[0][0]), r: 4.5};
       touch.make(curves, "circle", {...now, class: `touch-spot ink-${ink}`});
     });
-    touch.make(curves, "text", {x: 170, y: 163, "text-anchor": "middle"}, "left edge of the box → value of the first bin");
+    const words = "left edge of the box → value of the first bin";
+    touch.make(curves, "text", {x: 170, y: 163, "text-anchor": "middle"}, words);
   }
 
   function show() {
