@@ -576,6 +576,26 @@ def test_a_box_is_read_on_the_level_that_the_library_chooses(touch):
     assert len(seen) == 4
 
 
+def test_proposals_find_what_the_library_says(touch):
+    figure = touch("proposals")
+    data, (head, number) = figure.data, figure.root.locator("input[type=range]").all()
+    truth, seen = torch.tensor(data["objects"]), set()
+    for _ in figure.states(
+        lambda: figure.press(head, "ArrowLeft", "ArrowLeft"),
+        lambda: figure.press(number, *["ArrowRight"] * 12),
+        lambda: figure.press(head, "End"),
+    ):
+        best = torch.tensor(data["boxes"][int(head.input_value())][: int(number.input_value())])
+        good = box_iou(best, truth) >= data["threshold"]
+        looks = figure.root.locator(".touch-frame").evaluate_all("all => all.map(one => one.classList[1])")
+        assert [look == "kept" for look in looks] == good.any(dim=1).tolist()
+        assert figure.reading("objects found here") == f"{good.any(dim=0).sum()} of {len(truth)}"
+        curve = data["recalls"][int(head.input_value())]
+        assert figure.reading("recall in all scenes") == f"{curve[len(best) - 1]:.2f}"
+        seen.add((len(best), head.input_value()))
+    assert len(seen) == 4
+
+
 def test_losses_and_slopes_are_autograds(touch):
     figure = touch("losses")
     logit, error = figure.root.locator(".touch-knob").all()

@@ -22,8 +22,7 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   touch.set(chart.lastChild, {y: plot.y(band[1]), height: plot.y(band[0]) - plot.y(band[1])});
   const ticks = [28, 56, 112, 224, 448].map(Math.log2);
   const labels = {xlabel: "side of a square of the same area", ylabel: "cells per bin, along the longer side"};
-  const say = (value) => String(ticks.includes(value) ? Math.round(2 ** value) : value);
-  touch.axes(chart, plot, {...labels, x: ticks, y: [0, 2, 4, 6, 8], say});
+  touch.axes(chart, plot, {...labels, x: ticks, y: [0, 2, 4, 6, 8], sayX: (tick) => String(Math.round(2 ** tick))});
   const curve = touch.make(chart, "path", {class: "touch-curve ink-faint"});
   const mark = touch.make(chart, "circle", {r: 5});
   const announce = touch.announcer(stage);

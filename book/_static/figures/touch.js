@@ -82,12 +82,12 @@ const touch = {
   },
 
   /** Axes of a chart: ticks, and what they measure. */
-  axes(svg, view, {x, y, xlabel = "", ylabel = "", say = String}) {
+  axes(svg, view, {x, y, xlabel = "", ylabel = "", say = String, sayX = say}) {
     const group = touch.make(svg, "g", {class: "touch-axes"});
     const [left, right] = [x[0], x.at(-1)].map(view.x), [bottom, top] = [y[0], y.at(-1)].map(view.y);
     for (const tick of x) {
       touch.make(group, "line", {x1: view.x(tick), x2: view.x(tick), y1: top, y2: bottom});
-      touch.make(group, "text", {x: view.x(tick), y: bottom + 16, "text-anchor": "middle"}, say(tick));
+      touch.make(group, "text", {x: view.x(tick), y: bottom + 16, "text-anchor": "middle"}, sayX(tick));
     }
     for (const tick of y) {
       touch.make(group, "line", {x1: left, x2: right, y1: view.y(tick), y2: view.y(tick)});
