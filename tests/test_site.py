@@ -392,8 +392,8 @@ class Figure:
         self.data = json.loads(self.root.locator("script").text_content())
 
     def reading(self, name, nth=0):
-        label = self.root.locator(".touch-readings dt").get_by_text(name, exact=True).nth(nth)
-        return label.locator("xpath=following-sibling::dd[1]").text_content().replace("−", "-")
+        label = self.root.locator(".touch-readings span").get_by_text(name, exact=True).nth(nth)
+        return label.locator("xpath=following-sibling::b[1]").text_content().replace("−", "-")
 
     def boxes(self):
         found = self.root.locator(".touch-box").evaluate_all("all => all.map(one => one.dataset.box)")

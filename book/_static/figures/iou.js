@@ -51,7 +51,7 @@ touch.figure("iou", (stage, {a, b, size, marks}) => {
   }
 
   const row = touch.make(side, "div", {class: "touch-row"});
-  touch.make(row, "span", {}, "Show an IoU of");
+  touch.make(row, "span", {}, "Show IoU");
   for (const mark of marks) {
     touch.make(row, "button", {type: "button"}, String(mark)).addEventListener("click", () => {
       const shift = 4 * (1 - Math.sqrt((2 * mark) / (1 + mark))); // of two squares of 4, the same along both axes

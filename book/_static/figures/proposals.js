@@ -15,7 +15,7 @@ touch.figure("proposals", (stage, {picture, side, objects, threshold, heads, box
   touch.slider(panel, {...asked, act: (value) => { number = value; show(); }});
   const write = touch.readings(panel, ["objects found here", "recall in all scenes"]);
   const chart = touch.panel(panel, 340, 220, "Recall by the number of proposals");
-  const plot = touch.view([0, 2], [1, 0], [30, 332], [20, 178]);
+  const plot = touch.view([0, 2], [1, 0], [30, 324], [20, 178]);
   const ticks = [1, 2, 5, 10, 20, 50, 100].map(Math.log10);
   const words = {xlabel: "proposals looked at", ylabel: `recall at an overlap of ${threshold}`};
   const sayX = (tick) => String(Math.round(10 ** tick));

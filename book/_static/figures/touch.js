@@ -69,8 +69,8 @@ const touch = {
 
   /** A list of named numbers; the function that comes back writes one of them. */
   readings(parent, names) {
-    const list = touch.make(parent, "dl", {class: "touch-readings"});
-    const places = names.map((name) => (touch.make(list, "dt", {}, name), touch.make(list, "dd")));
+    const list = touch.make(parent, "div", {class: "touch-readings"});
+    const places = names.map((name) => (touch.make(list, "span", {}, name), touch.make(list, "b")));
     return (name, text) => { places[names.indexOf(name)].textContent = text; };
   },
 
