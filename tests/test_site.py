@@ -596,6 +596,46 @@ def test_proposals_find_what_the_library_says(touch):
     assert len(seen) == 4
 
 
+def test_detections_find_what_the_library_says(touch):
+    figure = touch("detections")
+    data, (moment, score) = figure.data, figure.root.locator("input[type=range]").all()
+    truth, seen = {key: torch.tensor(value) for key, value in data["truth"].items()}, set()
+    for _ in figure.states(
+        lambda: figure.press(moment, "ArrowLeft"),
+        lambda: figure.press(score, *["ArrowLeft"] * 6),
+        lambda: figure.press(moment, "End"),
+    ):
+        found = data["moments"][int(moment.input_value())]
+        sure = torch.tensor(found["scores"]) > float(score.input_value())
+        fits = box_iou(torch.tensor(found["boxes"])[sure], truth["boxes"]) >= 0.5
+        fits &= torch.tensor(found["labels"])[sure][:, None] == truth["labels"]
+        looks = figure.root.locator(".touch-frame").evaluate_all("all => all.map(one => one.classList[1])")
+        assert [look == "kept" for look in looks] == fits.any(dim=1).tolist()
+        assert figure.reading("objects found") == f"{fits.any(dim=0).sum()} of {len(truth['boxes'])}"
+        assert int(figure.reading("wrong boxes")) == (~fits.any(dim=1)).sum()
+        seen.add((moment.input_value(), score.input_value()))
+    assert len(seen) == 4
+
+
+def test_a_finger_moves_a_box_and_not_the_page(touch):
+    figure = touch("iou", has_touch=True)
+    face, before = figure.root.locator(".touch-box .face").nth(1), figure.boxes()[1]
+    face.scroll_into_view_if_needed()
+    scrolled, place = figure.page.evaluate("scrollY"), face.bounding_box()
+    x, y = place["x"] + 60, place["y"] + 60
+    hand = figure.page.context.new_cdp_session(figure.page)
+    for kind, points in (
+        ("touchStart", [{"x": x, "y": y}]),
+        ("touchMove", [{"x": x + 20, "y": y - 15}]),
+        ("touchMove", [{"x": x + 40, "y": y - 30}]),
+        ("touchEnd", []),
+    ):
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    moved = figure.boxes()[1] - before
+    assert moved[0] == moved[2] > 0.5 and moved[1] == moved[3] < -0.3
+    assert figure.page.evaluate("scrollY") == scrolled
+
+
 def test_losses_and_slopes_are_autograds(touch):
     figure = touch("losses")
     logit, error = figure.root.locator(".touch-knob").all()

@@ -20,10 +20,11 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   const plot = touch.view(ends, [9.5, 0], [28, 332], [20, 178]);
   touch.make(chart, "rect", {...plot.rect([ends[0], 0, ends[1], 1]), class: "touch-band"});
   touch.set(chart.lastChild, {y: plot.y(band[1]), height: plot.y(band[0]) - plot.y(band[1])});
-  const ticks = [28, 56, 112, 224, 448].map(Math.log2);
+  const ticks = [sizes[0], 56, 112, 224, 448, sizes[1]].map(Math.log2);
   const labels = {xlabel: "side of a square of the same area", ylabel: "cells per bin, along the longer side"};
   touch.axes(chart, plot, {...labels, x: ticks, y: [0, 2, 4, 6, 8], sayX: (tick) => String(Math.round(2 ** tick))});
-  const curve = touch.make(chart, "path", {class: "touch-curve ink-faint"});
+  const looks = ["touch-curve dashed ink-faint", "touch-curve ink-faint"];
+  const curves = looks.map((look) => touch.make(chart, "path", {class: look}));
   const mark = touch.make(chart, "circle", {r: 5});
   const announce = touch.announcer(stage);
   const number = (value) => value.toFixed(1);
@@ -47,8 +48,8 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
     touch.set(mark, {class: `touch-spot ink-${inks[k - least]}`});
     const stretch = Math.sqrt(Math.max(w, h) / Math.min(w, h));
     const steps = Array.from({length: 401}, (_, n) => ends[0] + ((ends[1] - ends[0]) * n) / 400);
-    const along = (log) => (2 ** log * stretch) / 2 ** level(2 ** log, 2 ** log) / bins;
-    touch.set(curve, {d: plot.path(steps.map((log) => [log, Math.min(along(log), 9.5)]))});
+    const along = (log, by) => Math.min((2 ** log * by) / 2 ** level(2 ** log, 2 ** log) / bins, 9.5);
+    [1, stretch].forEach((by, n) => touch.set(curves[n], {d: plot.path(steps.map((log) => [log, along(log, by)]))}));
     write("box", `${w} × ${h}, as large as a square of ${Math.round(root)}`);
     const kept = k > Math.floor(raw) ? ", at least" : k < Math.floor(raw) ? ", at most" : "";
     write("level", `⌊${raw.toFixed(2)}⌋${kept ? `${kept} ${k}` : ""}: P${k}, stride ${stride}`);
@@ -58,7 +59,7 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   }
 
   const hint = "Drag the box or its corners, or use the arrow keys (with Shift they resize it). Thin lines are the " +
-    "cells of its level, thick ones its bins. The curve is for boxes of its shape.";
+    "cells of its level, thick ones its bins. The curve is for boxes of its shape, the dashed one for squares.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });
