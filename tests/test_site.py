@@ -636,6 +636,51 @@ def test_a_finger_moves_a_box_and_not_the_page(touch):
     assert figure.page.evaluate("scrollY") == scrolled
 
 
+def test_the_field_of_a_cell_grows_by_the_formula(touch):
+    figure = touch("field")
+    layers, layer = figure.data["layers"], figure.root.locator("input[type=range]")
+    knob, seen = figure.root.locator(".touch-knob"), set()
+    for _ in figure.states(
+        lambda: figure.press(layer, *["ArrowRight"] * 4),
+        lambda: figure.press(knob, "ArrowLeft", "ArrowDown"),
+        lambda: figure.press(layer, "End"),
+    ):
+        count, stride = int(layer.input_value()), 1
+        x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        for one in layers[:count]:
+            stride *= one["stride"]
+        for one in reversed(layers[:count]):  # back from one cell: what a transposed convolution reaches
+            kernel = torch.ones(1, 1, one["kernel"], one["kernel"], dtype=x.dtype)
+            x = torch.nn.functional.conv_transpose2d(x, kernel, stride=one["stride"])
+        assert f"= {x.shape[-1]} pixels" in figure.reading("field")
+        assert f"= {stride} pixels" in figure.reading("stride")
+        seen.add((count, figure.reading("cell")))
+    assert len(seen) == 4
+
+
+def test_a_step_of_the_pyramid_has_the_numbers_of_pytorch(touch):
+    figure = touch("pyramid")
+    low, high, kernel = (torch.tensor(figure.data[name])[None, None].float() for name in ("low", "high", "kernel"))
+    step, weight = figure.root.locator("input[type=range]").all()
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.press(weight, "ArrowLeft", "ArrowLeft", "ArrowLeft"),
+        lambda: figure.press(figure.root.locator(".touch-map").last, "ArrowDown", "ArrowRight"),
+        lambda: figure.press(step, "ArrowLeft"),
+    ):
+        lateral = float(weight.input_value()) * low
+        up = torch.nn.functional.interpolate(high, size=low.shape[-2:])
+        maps = [low, lateral, high, up, lateral + up, torch.nn.functional.conv2d(lateral + up, kernel, padding=1)]
+        shown = figure.root.locator(".touch-map").evaluate_all(
+            "all => all.map(map => [...map.querySelectorAll('text:not(.title)')].map(one => one.textContent))"
+        )
+        for texts, values in zip(shown[: int(step.input_value()) + 2], maps):
+            numbers = torch.tensor([float(text.replace("−", "-")) for text in texts])
+            torch.testing.assert_close(numbers, values.flatten(), atol=0.051, rtol=0)
+        seen.add((figure.reading("sum"), figure.reading("3 × 3")))
+    assert len(seen) == 4 and shown[-1] == [""] * 16
+
+
 def test_losses_and_slopes_are_autograds(touch):
     figure = touch("losses")
     logit, error = figure.root.locator(".touch-knob").all()

@@ -17,7 +17,7 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   const write = touch.readings(panel, ["box", "level", "cells", "a bin is"]);
   const chart = touch.panel(panel, 340, 220, "Cells per bin by the size of the box");
   const ends = [Math.log2(sizes[0]), Math.log2(sizes[1])];
-  const plot = touch.view(ends, [9.5, 0], [28, 332], [20, 178]);
+  const plot = touch.view(ends, [9.5, 0], [28, 324], [20, 178]);
   touch.make(chart, "rect", {...plot.rect([ends[0], 0, ends[1], 1]), class: "touch-band"});
   touch.set(chart.lastChild, {y: plot.y(band[1]), height: plot.y(band[0]) - plot.y(band[1])});
   const ticks = [sizes[0], 56, 112, 224, 448, sizes[1]].map(Math.log2);
