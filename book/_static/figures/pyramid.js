@@ -84,8 +84,8 @@ touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
 
   touch.set(maps.P.group, {tabindex: 0, role: "application"});
   touch.arrows(maps.P.group, (dx, dy) => choose(at[0] + dy, at[1] + dx));
-  const hint = "Touch a cell, or focus the last map and use arrow keys: orange are the cells that it is made of. Beyond " +
-    "the edge, the 3 × 3 reads zeros.";
+  const hint = "Touch a cell, or focus the last map and use arrow keys: orange are the cells that it is made of. " +
+    "Beyond the edge, the 3 × 3 reads zeros.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });
