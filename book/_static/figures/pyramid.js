@@ -2,7 +2,8 @@
 "use strict";
 
 touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
-  const size = low.length, number = (value) => String(+value.toFixed(1)).replace("-", "−");
+  const size = low.length;
+  const number = (value) => String(+value.toFixed(Math.abs(value) < 100 ? 1 : 0)).replace("-", "−");
   let at = [1, 2], step = 4;
   const svg = touch.panel(stage, 340, 292, "Five small maps of numbers");
   const maps = {};
@@ -32,7 +33,7 @@ touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
   const says = ["two maps", "1 × 1", "enlarge", "add", "3 × 3"];
   const steps = {label: "step", min: 0, max: 4, step: 1, value: step, say: (k) => says[k]};
   touch.slider(panel, {...steps, act: (value) => { step = value; show(); }});
-  const bend = {label: "weight of the 1 × 1", min: -2, max: 2, step: 0.5, value: weight, say: number};
+  const bend = {label: "1 × 1 weight", min: -2, max: 2, step: 0.5, value: weight, say: number};
   touch.slider(panel, {...bend, act: (value) => { weight = value; show(); }});
   const write = touch.readings(panel, ["cell", "1 × 1", "enlarged", "sum", "3 × 3"]);
   const announce = touch.announcer(stage);
