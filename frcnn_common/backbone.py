@@ -95,7 +95,8 @@ class ResNet50(nn.Module):
     norm : str
         `"live"`, or `"frozen"` to fix the statistics and the affine weights of every batch norm.
     checkpoint : bool
-        Recompute layers 3 and 4 in the backward pass instead of keeping their activations.
+        Recompute layers 3 and 4 in the backward pass instead of keeping their activations. `torch.compile` leaves that
+        out, and decides itself what to keep.
     weights : str, Path or dict, optional
         Weights of torchvision's `resnet50`: `"IMAGENET1K_V1"` or `"IMAGENET1K_V2"` (downloaded to torch's cache), the
         path of a file, or a state dict; see `load_weights`.
@@ -174,7 +175,8 @@ class ResNet50(nn.Module):
 
     def _checkpointed(self, stage, x):
         keeps_activations = x.requires_grad or any(p.requires_grad for p in stage.parameters())
-        if self.checkpoint and torch.is_grad_enabled() and keeps_activations:
+        compiled = torch.compiler.is_compiling()  # then the compiler decides what is kept
+        if self.checkpoint and torch.is_grad_enabled() and keeps_activations and not compiled:
             # the second context surrounds the recomputation
             return checkpoint(
                 stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _fixed_statistics(stage))

@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, default_convert, get_worker_info
 from .constants import COCO_NAMES, IMG_SIZE
 from .distributed import divide_rows
 from .folders import folder_rows, split_name
-from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub
+from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub, can_be_on_hub
 from .hub import class_names, hub_rows, labels_among, read_again
 from .samples import BadSample, OpenRow, to_sample
 
@@ -74,9 +74,9 @@ class COCOStreamDataset(IterableDataset):
         How many samples at most, over all workers and ranks together; 0 yields none.
     img_size : int
         Side of the square image in pixels.
-    source : str, Path or datasets.IterableDataset
-        A folder as `folder_rows` reads it, the hub's name of a data set, or a stream of rows in the same columns (then
-        `split` is only checked).
+    source : str, Path, datasets.IterableDataset or datasets.Dataset
+        A folder as `folder_rows` reads it, the hub's name of a data set, or rows in the same columns (then `split` is
+        only checked).
     revision : str, optional
         Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state. By
         default `HUB_REVISION` of COCO, and the main branch of others.
@@ -109,12 +109,13 @@ class COCOStreamDataset(IterableDataset):
     ----------
     names : tuple of str
         Class names, the background first: as asked for, or those of a folder or a stream that has them, or COCO's.
+    folder : Path or None, where the rows come from
 
     Raises
     ------
-    ValueError
-        For an impossible option, a folder that `folder_rows` refuses, a class that is not among `names`, or a position
-        of a stream with other settings.
+    ValueError, TypeError
+        For an impossible option or source, a folder that `folder_rows` refuses, a class that is not among `names`, or a
+        position of a stream with other settings.
     FileNotFoundError
         If there is no such folder, or nothing of the split in it.
     BadSample
@@ -132,13 +133,14 @@ class COCOStreamDataset(IterableDataset):
     ):  # fmt: skip
         _check_options(source, on_bad_sample, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
-        self.source, self.names, self.box_format = source, COCO_NAMES, box_format or "xyxy"
-        self.revision = revision or (HUB_REVISION if source == HUB_DATASET else None)
+        self.source, self.names, self.box_format = _stream_of(source), COCO_NAMES, box_format or "xyxy"
+        self.revision = revision or (HUB_REVISION if self.source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
-        if self.origin and Path(source).is_dir():
+        self.folder = Path(source) if self.origin and Path(source).is_dir() else None
+        if self.folder:
             self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
         elif not self.origin:
-            self.names = class_names(source) or names or COCO_NAMES
+            self.names = class_names(self.source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
         self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
@@ -148,11 +150,9 @@ class COCOStreamDataset(IterableDataset):
         self._position = self._beginning()
 
     def __iter__(self):
-        if self._resumed:
-            self.epoch = self._position["epoch"]
-        else:
+        if not self._resumed:
             self._position = self._beginning()
-        self._resumed = False
+        self.epoch, self._resumed = self._position["epoch"], False
         return self._follow(self._position)
 
     def _follow(self, start):
@@ -259,8 +259,26 @@ def _check_options(source, on_bad_sample, **counts):
             raise ValueError(f"{name} must be 0 or more; got {value}")
     if on_bad_sample not in ("raise", "skip"):
         raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
-    if isinstance(source, Path) and not source.is_dir():
+    if not isinstance(source, (str, Path)) or Path(source).is_dir():
+        return
+    if isinstance(source, Path) or Path(source).exists() or not can_be_on_hub(source):
         raise FileNotFoundError(f"no folder {source}")
+
+
+def _stream_of(source):
+    """A name or a path as it is, rows as a stream; a table in parts that workers can divide among themselves."""
+    if isinstance(source, (str, Path)):
+        return source
+    if hasattr(source, "to_iterable_dataset"):
+        if not len(source):
+            raise ValueError("source is a table without a row")
+        return source.to_iterable_dataset(num_shards=min(16, len(source)))
+    if not hasattr(source, "num_shards"):
+        raise TypeError(
+            "source must be a folder, the Hub's name of a data set, or one split of rows as a datasets.Dataset or "
+            f"datasets.IterableDataset (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
+        )
+    return source
 
 # %% ../nbs/api/14_data.ipynb #b814cbab
 def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:

@@ -23,7 +23,7 @@ from .detector import FasterRCNN
 from .distributed import cpu_threads, gather, mean_over_ranks, process_rank
 from .files import only_user
 from .recipes import Recipe
-from .runs import RunFolder, check_progress, load_checkpoint, model_options
+from .runs import RunFolder, check_progress, data_state, load_checkpoint, model_options
 from .runs import random_states, refuse_other_run, set_random_states
 
 # %% ../nbs/api/24_engine.ipynb #2250f4d1
@@ -122,7 +122,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, recipe)
         self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=_amp_dtype(recipe) == torch.float16)
         self.folder = None if folder is None else RunFolder(folder, keep)
-        self.step, self.epoch, self.history, self._unlogged = 0, 0, [], False
+        self.step, self.epoch, self.history, self._unlogged, self._data = 0, 0, [], False, None
 
     def run(self, batches, steps: int | None = None, *, every=1000, evaluate=None, progress=False) -> list[dict]:
         """Train on batches until the run is `steps` long (the recipe's length by default); returns the history.
@@ -152,7 +152,7 @@ class Trainer:
         """
         self.model.train()
         last = self.recipe.steps if steps is None else steps
-        stream = _endless(self, batches)
+        stream, self._data = _endless(self, batches), data_state(batches)
         quiet = not progress or self.rank > 0
         bar = tqdm(total=last, initial=self.step, disable=quiet, unit="step")
         with bar, _alone_in_folder(self), cpu_threads(self.recipe.threads):
@@ -254,14 +254,14 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the checkpoint cannot be read, if it is of another recipe, model, seed or number of processes (the
-            message says what differs), or if another run is in the folder.
+            If the checkpoint cannot be read, if it is of another recipe, model, seed or number of processes, or of
+            a data folder with other files (the message says what differs), or if another run is in the folder.
         """
         path = self.folder.last()
         if path is None:
             return 0
         checkpoint = load_checkpoint(path)
-        refuse_other_run(path, checkpoint, _state_of(self))
+        refuse_other_run(path, checkpoint, _state_of(self) | {"data": data_state(batches)})
         self.model.load_state_dict(checkpoint["model_state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
@@ -280,7 +280,7 @@ class Trainer:
 def _state_of(trainer):
     """What a checkpoint has to hold beside weights and positions."""
     return {
-        "step": trainer.step, "epoch": trainer.epoch, "recipe": trainer.recipe.describe(),
+        "step": trainer.step, "epoch": trainer.epoch, "recipe": trainer.recipe.describe(), "data": trainer._data,
         "model_options": model_options(trainer.model) if isinstance(trainer.model, FasterRCNN) else None,
         "run": {"accumulate": trainer.accumulate, "seed": trainer.seed, "ranks": trainer.ranks},
         "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict(),

@@ -12,10 +12,11 @@ from inspect import signature
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
-from .samples import to_input, to_rgb
+from .pixels import to_picture, to_rgb, upright
+from .samples import to_input
 from .detector import FasterRCNN
 from .files import write_atomically
 from .runs import load_checkpoint, model_options, read_options
@@ -98,7 +99,7 @@ def load_detector(path, **options) -> tuple[FasterRCNN, dict]:
             raise ValueError(f"{len(names)} class names for {len(state['predictor.cls.bias'])} classes")
     except Exception as error:  # of a foreign file any part can be anything
         raise ValueError(f"{path} holds no detector of this package: {type(error).__name__}: {error!s:.300}") from error
-    return model.to(DEVICE).eval(), settings
+    return model.to(DEVICE, state["predictor.cls.bias"].dtype).eval(), settings
 
 
 def _names(count):
@@ -198,8 +199,9 @@ class Detector:
 
         Parameters
         ----------
-        image : PIL.Image.Image
-            Any size and mode. A rotation that its EXIF data ask for is applied first.
+        image : PIL.Image.Image, array or Tensor
+            Any size and mode, or uint8 values, as `to_picture` takes them. A rotation that its EXIF data ask for is
+            applied first.
         score : float
             Least score of a detection, from the model's `score_thr` (0.05) up to 1.
 
@@ -209,11 +211,11 @@ class Detector:
             `boxes` `[D, 4]` in pixels of the upright picture, `scores` `[D]` and `labels` int64 `[D]` by falling score,
             on the CPU.
         """
-        image = ImageOps.exif_transpose(image)
+        image = upright(to_picture(image))
         inputs, sizes = self._prepare(image)
-        (found,), _ = self.model(inputs.to(DEVICE), image_sizes=sizes)
+        (found,), _ = self.model(inputs.to(next(self.model.parameters())), image_sizes=sizes)
         height, width = sizes[0]
-        scale = torch.tensor([image.width / width, image.height / height] * 2)
+        scale = torch.tensor([image.width / width, image.height / height] * 2, dtype=torch.float32)
         found = {key: value.cpu() for key, value in found.items()}
         found = {key: value[found["scores"] >= score] for key, value in found.items()}
         return found | {"boxes": found["boxes"].float() * scale}

@@ -133,13 +133,16 @@ def check_detections(predictions: Sequence[dict], targets: Sequence[dict], num_c
 def _check(row: dict, what: str, required: tuple[str, ...], num_classes: int) -> None:
     if missing := [key for key in required if key not in row]:
         raise ValueError(f"{what}: no {missing[0]!r}; expected {', '.join(required)}")
+    known = [key for key in ("boxes", "labels", "scores", "iscrowd", "area") if key in row]
+    if foreign := [key for key in known if not isinstance(row[key], Tensor)]:
+        raise ValueError(f"{what}: {foreign[0]} are a {type(row[foreign[0]]).__name__}; expected a Tensor")
     boxes, labels = row["boxes"], row["labels"]
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{what}: boxes have shape {tuple(boxes.shape)}; expected [N, 4]")
-    for key in ("labels", "scores", "iscrowd", "area"):
-        if key in row and row[key].shape != boxes.shape[:1]:
+    for key in known[1:]:
+        if row[key].shape != boxes.shape[:1]:
             raise ValueError(f"{what}: {key} have shape {tuple(row[key].shape)}; expected [{len(boxes)}]")
-        if key in row and not row[key].isfinite().all():
+        if not row[key].isfinite().all():
             raise ValueError(f"{what}: {key} hold a value that is not finite")
     bad = ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
     if bad.any():
@@ -176,18 +179,17 @@ def evaluate_detections(
     Raises
     ------
     ValueError
-        If lengths, shapes, values or labels are not as above; it names the image.
+        If lengths, shapes, values or labels are not as above; it names the image. Or if a class has no name.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
+    if len(names) < num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(names)} names (with the background's)")
     check_detections(predictions, targets, num_classes)
     classes = [{"id": label, "name": names[label]} for label in range(1, num_classes)]
-    images = [{"id": i} for i in range(len(targets))]
+    coco = {"images": [{"id": i} for i in range(len(targets))], "categories": classes}
     silent = {"print_function": lambda *_: None}
-    truth, found = (
-        COCO({"images": images, "categories": classes, "annotations": _annotations(rows)}, **silent)
-        for rows in (targets, predictions)
-    )
+    truth, found = (COCO(coco | {"annotations": _annotations(rows)}, **silent) for rows in (targets, predictions))
     evaluator = COCOeval_faster(truth, found, iouType="bbox", **silent)
     evaluator.evaluate()
     evaluator.accumulate()
@@ -195,14 +197,11 @@ def evaluate_detections(
     curves, sizes = precision["all", 100], ("small", "medium", "large")  # [T, 101, C]
     return Evaluation(
         AP=curves.nanmean().item(),
-        AP50=curves[IOU_THRS.index(0.5)].nanmean().item(),
-        AP75=curves[IOU_THRS.index(0.75)].nanmean().item(),
+        **{f"AP{thr:.0%}"[:-1]: curves[IOU_THRS.index(thr)].nanmean().item() for thr in (0.5, 0.75)},
         **{f"AP_{size}": precision[size, 100].nanmean().item() for size in sizes},
         **{f"AR_{limit}": recall["all", limit].nanmean().item() for limit in (1, 10, 100)},
         **{f"AR_{size}": recall[size, 100].nanmean().item() for size in sizes},
-        names=tuple(names[1:num_classes]),
-        precision=curves,
-        recall=recall["all", 100],
+        names=tuple(names[1:num_classes]), precision=curves, recall=recall["all", 100],
     )
 
 
@@ -272,8 +271,7 @@ def _to_original(row: dict, target: dict, input_size: tuple[int, int]) -> dict:
     """A prediction or target on the CPU, its boxes in the pixels of the original image."""
     row = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in row.items()}
     height, width = torch.as_tensor(target.get("orig_size", input_size)).tolist()
-    input_height, input_width = input_size
-    scale = torch.tensor([width / input_width, height / input_height] * 2)
+    scale = torch.tensor([width / input_size[1], height / input_size[0]] * 2, dtype=torch.float32)
     return row | {key: row[key].float() * scale for key in ("boxes", "proposals") if key in row}
 
 # %% ../nbs/api/25_metrics.ipynb #e6c50ed1

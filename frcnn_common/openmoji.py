@@ -18,6 +18,7 @@ from PIL import Image
 from .constants import COCO_NAMES
 from .drawing import CATEGORIES, DISTRACTORS, GLYPHS
 from .drawing import draw_background, ink, make_sprite, photograph, tight_box
+from .files import ensure_cache
 
 # %% ../nbs/api/06_openmoji.ipynb #8b5b216b
 MIN_VISIBLE = 0.33  # of a sprite's pixels
@@ -279,6 +280,7 @@ def scene_stream(split="train", *, seed=0, categories=None, longest=320, num_sha
     """
     from datasets import Features, IterableDataset, Value
 
+    ensure_cache()
     split = SPLITS[_split_number(split)]
     numbers = IterableDataset.from_generator(
         _numbers,

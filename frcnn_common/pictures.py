@@ -9,12 +9,12 @@ __all__ = ['picture_files', 'open_picture', 'output_names', 'draw_detections', '
 import glob
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .console import printable
 from .files import write_atomically
+from .pixels import to_rgb, upright
 from .plots import show_boxes
-from .samples import to_rgb
 
 # %% ../nbs/api/36_pictures.ipynb #36c00005
 def picture_files(names) -> list[Path]:
@@ -34,9 +34,12 @@ def picture_files(names) -> list[Path]:
 
 
 def open_picture(path) -> Image.Image:
-    """The picture in a file, upright and in RGB."""
-    with Image.open(path) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+    """The picture in a file, upright and in RGB. Raises a `ValueError` if it cannot be read, for whatever reason."""
+    try:
+        with Image.open(path) as image:
+            return to_rgb(upright(image))
+    except Exception as error:  # foreign bytes can make a reader raise anything
+        raise ValueError(f"no picture can be read from it: {type(error).__name__}: {error}") from error
 
 # %% ../nbs/api/36_pictures.ipynb #36c00007
 def output_names(paths) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .constants import COCO_NAMES
+from .letters import spell_out
 from .samples import denormalize
 
 # %% ../nbs/api/29_plots.ipynb #47b31254
@@ -117,11 +118,11 @@ def show_boxes(
     Raises
     ------
     ValueError
-        If the boxes are not `[N, 4]`, or labels or scores are not one for each.
+        If the boxes are not `[N, 4]`, if labels or scores are not one for each, or if a label has no name.
     """
     from matplotlib.collections import PolyCollection
 
-    boxes = _checked_boxes(boxes, labels, scores)
+    boxes = _checked_boxes(boxes, labels, scores, names)
     ax = _axes(ax, (5, 5))
     if image is not None:
         ax.imshow(to_image(image), interpolation="antialiased")
@@ -139,17 +140,19 @@ def show_boxes(
         score = [] if scores is None else [f"{float(scores[n]):.2f}"]
         _tag(ax, boxes[n].tolist(), " ".join(name + score), colors[n])
     if title is not None:
-        ax.set_title(title)
+        spell_out(ax.set_title(title))
     return ax
 
 
-def _checked_boxes(boxes, labels, scores) -> Tensor:
+def _checked_boxes(boxes, labels, scores, names) -> Tensor:
     boxes = torch.as_tensor(boxes, dtype=torch.float32).detach().cpu()
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes have shape {tuple(boxes.shape)}; expected [N, 4]")
     for key, values in {"labels": labels, "scores": scores}.items():
         if values is not None and len(values) != len(boxes):
             raise ValueError(f"{len(values)} {key} for {len(boxes)} boxes")
+    if nameless := [int(label) for label in (() if labels is None else labels) if not 0 <= label < len(names)]:
+        raise ValueError(f"label {nameless[0]} has no name: there are {len(names)}, with the background's")
     return boxes
 
 
@@ -157,7 +160,7 @@ def _tag(ax, box: list[float], text: str, color: str) -> None:
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     inside = box[1] - top < 0.06 * (bottom - top)  # no room above
     at_right = box[0] - left > 0.8 * (right - left)  # no room to the right
-    ax.annotate(
+    tag = ax.annotate(
         text,
         (min(box[2], right) if at_right else max(box[0], left), max(box[1], top)),
         xytext=(-1.2 if at_right else 1.2, -1.6 if inside else 1.6),
@@ -169,6 +172,7 @@ def _tag(ax, box: list[float], text: str, color: str) -> None:
         clip_on=True,
         bbox={"boxstyle": "square,pad=0.18", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
     )
+    spell_out(tag)
 
 # %% ../nbs/api/29_plots.ipynb #9a593101
 def show_grid(images, targets: Sequence[dict] | None = None, *, columns=4, titles=None, size=3.0, **options):
@@ -325,9 +329,11 @@ def plot_precision_recall(evaluation, labels: Sequence[int] | None = None, *, io
         curves = [(f"IoU ≥ {thr:.2f}", evaluation.curve(iou_thr=thr), shade) for thr, shade in zip(thrs, shades)]
     else:
         curves = [(evaluation.names[n - 1], evaluation.curve(n, iou_thr=iou_thr), class_color(n)) for n in labels]
-    for name, (recall, precision), color in curves:
-        label = f"{name}: {float(precision.mean()):.2f}"
-        ax.plot(recall, precision, drawstyle="steps-pre", color=color, label=label)
+    for _, (recall, precision), color in curves:
+        ax.plot(recall, precision, drawstyle="steps-pre", color=color, label="named below")
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    ax.legend(title="AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
+    legend = ax.legend(title="AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
+    for text, (name, (_, precision), _) in zip(legend.get_texts(), curves, strict=True):  # "_x" as a label is left out
+        text.set_text(f"{name}: {float(precision.mean()):.2f}")
+    spell_out(*legend.get_texts())
     return ax

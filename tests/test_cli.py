@@ -1,17 +1,23 @@
 """The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
+from test_files import full_disk
 from typer.testing import CliRunner
 
-from frcnn_common import COCO_NAMES
+from frcnn_common import COCO_NAMES, cli
 from frcnn_common.cli import app
+from frcnn_common.engine import Trainer
 from frcnn_common.inference import Detector
 from frcnn_common.openmoji import draw_scene
+from frcnn_common.recipes import RECIPES
 
 run = CliRunner().invoke
 
@@ -59,6 +65,61 @@ def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5.png", "scene8.png"]
 
 
+def test_a_picture_that_cannot_be_decoded_does_not_stop_the_others(folder, tmp_path):
+    """Cut, with a broken checksum, of a broken form: readers raise whatever they like."""
+    whole = {}
+    for format in ("PNG", "GIF", "TIFF", "WEBP", "BMP"):
+        Image.effect_noise((64, 64), 50).save(folder / f"whole.{format}", format)
+        whole[format] = (folder / f"whole.{format}").read_bytes()
+        (folder / f"whole.{format}").unlink()
+        for number, data in enumerate((whole[format][:60], whole[format][:200] + b"?" * 99 + whole[format][299:])):
+            (folder / f"broken{number}.{format.lower()}").write_bytes(data)
+    (folder / "exif.webp").write_bytes(whole["WEBP"])
+    Image.effect_noise((64, 64), 50).save(folder / "exif.webp", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\0")
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and result.exception is None or isinstance(result.exception, SystemExit)
+    lines = result.output.splitlines()
+    assert len(lines) == 13 and all(line.startswith(("frcnn: ", str(folder))) for line in lines)
+    assert sum("broken0.png: no picture can be read from it: " in line for line in lines) == 1
+    assert {"exif.png", "scene5.png", "scene8.png"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1)])
+def test_a_picture_of_an_odd_form_is_drawn(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    result = run(app, ["detect", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+
+
+def test_numbers_that_are_none_are_null_in_the_json_of_an_evaluation(tmp_path, monkeypatch):
+    """As the AP of large objects, where there is none."""
+    summary = {"AP": 0.5, "AP_large": math.nan}
+    monkeypatch.setattr(cli, "evaluate_detections", Mock(**{"return_value.summary.return_value": summary}))
+    result = run(app, ["evaluate", "--samples", "1", "--json", str(tmp_path / "ap.json")])
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((tmp_path / "ap.json").read_text(), parse_constant=pytest.fail)
+    assert numbers == {"weights": "tiny", "data": "openmoji", "images": 1, "AP": 0.5, "AP_large": None}
+
+
+def test_a_full_disk_names_the_file_of_a_detection(folder, tmp_path):
+    out = tmp_path / "out"
+    with full_disk(100):
+        result = run(app, ["detect", str(folder / "scene5.jpg"), "--out", str(out)])
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert f"File too large: '{out / 'scene5.png'}'" in result.output and list(out.iterdir()) == []
+
+
+def test_data_that_changed_are_refused_when_a_run_goes_on(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    recipe = replace(RECIPES["openmoji-tiny"].with_data(data), steps=2, batch_size=1, img_size=64, num_workers=0)
+    recipe = replace(recipe, model_options=recipe.model_options | {"width": 4, "fpn_channels": 8, "fc_dim": 16})
+    Trainer(recipe.model(), recipe, out).run(recipe.loader("train"), 1)
+    assert Trainer(recipe.model(), recipe, out).resume(recipe.loader("train")) == 1
+    (data / "train" / "new.jpg").write_bytes(b"1234")
+    with pytest.raises(ValueError, match="1.pt the data have changed: .jpg is '9 files, .* here, '8 files, "):
+        Trainer(recipe.model(), recipe, out).resume(recipe.loader("train"))
+
+
 @pytest.mark.parametrize(
     "arguments, named",
     [
@@ -66,6 +127,8 @@ def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
         (["detect", "--weights", "nowhere.pt", "PICTURE"], "nowhere.pt"),
         (["evaluate", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["train", "--recipe", "coco", "--out", "never"], "openmoji-tiny, coco-r50"),
+        (["train", "--data", "/nowhere/pictrues", "--out", "never"], "no folder /nowhere/pictrues"),
+        (["evaluate", "--data", "./pictrues"], "no folder ./pictrues"),
     ],
 )
 def test_errors_are_one_line_that_names_the_culprit(folder, tmp_path, monkeypatch, arguments, named):
@@ -81,7 +144,7 @@ def test_a_wrong_option_is_a_usage_error():
     assert run(app, ["train"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "info"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "export", "info"])
 def test_help_has_an_example(command):
     result = run(app, [command, "--help"])
     assert result.exit_code == 0

@@ -454,3 +454,34 @@ def test_the_source_is_left_alone():
     data.load_state_dict(place)
     assert len(list(data)) == 4
     assert [row["image_id"] for row in source] == list(range(9)) and source.epoch == 0
+
+
+def test_a_table_of_rows_is_a_stream_of_them():
+    """A `datasets.Dataset` as well as an `IterableDataset`, with workers, and in its own order without."""
+    table = datasets.Dataset.from_list(list(make_rows(range(20)))).cast_column("image", datasets.Image())
+    data = samples(table, shuffle=0)
+    assert [target["image_id"].item() for _, target in data] == list(range(20))
+    assert ids_of(DataLoader(data, batch_size=None, num_workers=2)) == list(range(20))
+    with pytest.raises(ValueError, match="a table without a row"):
+        samples(table.select([]))
+
+
+@pytest.mark.parametrize(
+    "source", [list(make_rows([1])), None, datasets.DatasetDict(), torch.utils.data.TensorDataset(torch.zeros(2))]
+)
+def test_another_source_is_refused_with_what_to_do(source):
+    told = f"source must be a folder, .* datasets.IterableDataset .* got a {type(source).__name__}"
+    with pytest.raises(TypeError, match=told):
+        COCOStreamDataset("train", source=source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/home/ada/pictrues", "./pictrues", "../pictrues", "~/pictrues", "my pictrues", "a/b/c", "pictrues/", "FILE"],
+)
+def test_a_path_with_a_typing_error_asks_nobody(tmp_path, monkeypatch, name):
+    (tmp_path / "FILE").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frcnn_common.data.ask_hub", pytest.fail)
+    with pytest.raises(FileNotFoundError, match=f"no folder {name}"):
+        next(iter(COCOStreamDataset("train", source=name)))

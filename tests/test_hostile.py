@@ -171,9 +171,7 @@ def write_a_byte(picture, found, names, path):
     write_atomically(path, lambda file: file.write(b"."))
 
 
-def find_nothing(*_):
-    found = {"boxes": torch.empty(0, 4), "scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)}
-    return Image.new("RGB", (1, 1)), found
+NOTHING = {"boxes": torch.empty(0, 4), "scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)}
 
 
 @pytest.mark.slow
@@ -181,8 +179,9 @@ def find_nothing(*_):
 @example(["A.jpg", "a.png", "A-2.png", "a" * 251 + ".jpg", "..jpg", "\udcff.jpg", "..\\b.jpg"], False)
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.booleans())
 def test_detect_writes_one_file_for_each_picture_into_its_folder(names, spelled_out):
-    detector = Mock(**{"load.return_value.names": COCO_NAMES})
-    quick = patch.multiple(cli, _draw=write_a_byte, _detect_in_file=find_nothing, Detector=detector)
+    detector = Mock(**{"load.return_value.names": COCO_NAMES, "load.return_value.return_value": NOTHING})
+    picture = Mock(return_value=Image.new("RGB", (1, 1)))
+    quick = patch.multiple(cli, draw_detections=write_a_byte, open_picture=picture, Detector=detector)
     with tempfile.TemporaryDirectory() as folder, quick:
         root = Path(folder).resolve()
         pictures, out = root / "in", root / "out"

@@ -152,6 +152,20 @@ def test_errors_name_the_image(change, complaint):
         evaluate_detections([GOOD, GOOD | change], [GOOD, GOOD])
 
 
+def test_arrays_are_refused_by_name():
+    with pytest.raises(ValueError, match="prediction of image 0: boxes are a ndarray; expected a Tensor"):
+        evaluate_detections([{key: value.numpy() for key, value in GOOD.items()}], [GOOD])
+    with pytest.raises(ValueError, match="target of image 0: iscrowd are a list; expected a Tensor"):
+        evaluate_detections([GOOD], [GOOD | {"iscrowd": [0]}])
+
+
+def test_more_classes_than_names_are_refused():
+    with pytest.raises(ValueError, match="num_classes is 82, but there are 81 names"):
+        evaluate_detections([GOOD], [GOOD], num_classes=82)
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 names"):
+        evaluate_detections([GOOD], [GOOD], num_classes=3, names=("__background__", "cat"))
+
+
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="prediction of image 0: no 'scores'; expected boxes, labels, scores"):
         evaluate_detections([target_of(boxes_at(), [])], [GOOD])

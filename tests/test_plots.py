@@ -79,6 +79,25 @@ def test_tags_name_class_and_score():
     assert texts(show_boxes(image, BOXES, None, scores)) == ["0.99", "0.50", "0.05"]
 
 
+def test_names_are_drawn_letter_by_letter(tmp_path):
+    """Formulas that are none, and a name that matplotlib would leave out of a legend."""
+    names = ("", "$_$", "_hidden", r"x^{")
+    ax = show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 2, 3]), names=names, title="$_$ and $x^{")
+    assert texts(ax) == list(names[1:])
+    found = {"boxes": BOXES, "labels": torch.tensor([1, 2, 3]), "scores": torch.ones(3)}
+    legend = plot_precision_recall(
+        evaluate_detections([found], [found], num_classes=4, names=names), [1, 2, 3]
+    ).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["$_$: 1.00", "_hidden: 1.00", "x^{: 1.00"]
+    for figure in map(plt.figure, plt.get_fignums()):
+        figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_label_without_a_name_is_named():
+    with pytest.raises(ValueError, match="label 3 has no name: there are 2"):
+        show_boxes(torch.zeros(3, 64, 64), BOXES, torch.tensor([1, 3, 1]), names=("", "cat"))
+
+
 def test_tags_stay_inside_the_picture():
     left, top = show_boxes(torch.zeros(3, 64, 64), BOXES[:2], LABELS[:2]).texts
     assert (left.get_va(), left.get_ha()) == ("bottom", "left")

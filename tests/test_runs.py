@@ -1,15 +1,27 @@
 """What a run leaves on the disk: checkpoints, the folder, the random generators."""
 
+import errno
 import json
+import math
 import os
 import random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from test_files import full_disk
 from torch import nn
 
-from frcnn_common.runs import RunFolder, load_checkpoint, random_states, save_checkpoint, set_random_states
+from frcnn_common.runs import (
+    RunFolder,
+    data_state,
+    load_checkpoint,
+    random_states,
+    refuse_other_run,
+    save_checkpoint,
+    set_random_states,
+)
 
 
 def test_checkpoint_comes_back(tmp_path):
@@ -64,6 +76,8 @@ def run_of(folder, scores, keep=3):
         ([0.1, 0.5, 0.3, 0.2, 0.4], [2, 4, 5]),
         ([0.1, 0.2, None, None, None], [2, 4, 5]),
         ([0.1, 0.2, 0.3, 0.4, 0.5], [4, 5]),
+        ([math.nan, 0.2, math.nan, 0.1, math.nan], [2, 4, 5]),
+        ([math.nan] * 5, [4, 5]),
     ],
 )
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path, scores, kept):
@@ -103,3 +117,77 @@ def test_random_numbers_come_again_after_a_checkpoint(tmp_path):
     assert draw() != first
     set_random_states(load_checkpoint(tmp_path / "a.pt")["random"])
     assert draw() == first
+
+
+def test_a_log_is_json_and_what_is_no_number_comes_back_as_that(tmp_path):
+    run, (entry,) = RunFolder(tmp_path), [{"step": 1, "loss": 0.5, "AP": math.nan, "grad_norm": math.inf}]
+    run.log(entry)
+    text = (tmp_path / "log.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == entry | {"AP": None, "grad_norm": None}
+    (back,) = run.rewind(1)
+    assert (back["step"], back["loss"]) == (1, 0.5) and math.isnan(back["AP"]) and math.isnan(back["grad_norm"])
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "AP": NaN}\n')  # of an older version
+    assert math.isnan(run.rewind(1)[0]["AP"])
+
+
+def test_a_full_disk_names_the_log_the_curves_and_the_checkpoint(tmp_path, monkeypatch):
+    entry, full = {"step": 1, "loss": 0.5}, OSError(errno.ENOSPC, "No space left on device")
+    with full_disk(0), pytest.raises(OSError, match="log.jsonl'"):
+        RunFolder(tmp_path).log(entry)
+    with full_disk(10), pytest.raises(OSError, match="step_00000001.pt'"):
+        RunFolder(tmp_path).save(entry, nn.Linear(100, 100))
+    for when in ({"side_effect": full}, {"return_value.add_scalar.side_effect": full}):
+        monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Mock(**when))
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+            RunFolder(tmp_path).log(entry)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Mock(**{"return_value.flush.side_effect": full}))
+    run = RunFolder(tmp_path)
+    run.log(entry)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+        run.tidy([entry])
+
+
+class Stream:
+    """What data_state asks of a loader."""
+
+    def __init__(self, folder):
+        self.dataset, self.folder = self, folder
+
+
+def test_data_that_have_changed_are_refused_with_what_changed(tmp_path):
+    for name in ("a.jpg", "b.jpg", "boxes.json"):
+        (tmp_path / name).write_bytes(b"12345")
+    state = {"recipe": {}, "run": {}, "model_options": {}}
+    checkpoint = state | {"data": data_state(Stream(tmp_path))}
+    refuse_other_run("step.pt", checkpoint, state | {"data": data_state(Stream(tmp_path))})
+    (tmp_path / "log.jsonl").write_bytes(b"a run in the same folder")
+    refuse_other_run("step.pt", checkpoint, state | {"data": data_state(Stream(tmp_path))})
+    (tmp_path / "b.jpg").unlink()
+    told = r"since step.pt the data have changed: .jpg is '1 files, 5 bytes, .* here, '2 files, 10 bytes, .* there$"
+    with pytest.raises(ValueError, match=told):
+        refuse_other_run("step.pt", checkpoint, state | {"data": data_state(Stream(tmp_path))})
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=".jpg is None here, '2 files"):
+        refuse_other_run("step.pt", checkpoint, state | {"data": data_state(Stream(tmp_path))})
+    for older in (state, state | {"data": None}):
+        refuse_other_run("step.pt", older, state | {"data": data_state(Stream(tmp_path))})
+
+
+@pytest.mark.parametrize("batches", [[], Stream(None)])
+def test_of_data_in_no_folder_nothing_is_known(batches):
+    assert data_state(batches) == {}
+
+
+def test_a_run_of_two_processes_says_how_to_go_on():
+    state = {"recipe": {}, "model_options": {}, "data": {}}
+    with pytest.raises(ValueError, match="ranks is 1 here, 2 there; each process .* start 2 of them by torchrun"):
+        refuse_other_run("step.pt", state | {"run": {"ranks": 2}}, state | {"run": {"ranks": 1}})
+
+
+@pytest.mark.parametrize("here", [0, 1])
+def test_random_states_of_two_gpus_are_set_on_as_many_as_there_are(monkeypatch, here):
+    set_on = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: set_on.append((state, device)))
+    set_random_states(random_states() | {"cuda": ["first", "second"]})
+    assert set_on == [("first", 0)][:here]
