@@ -19,6 +19,7 @@ import yaml
 
 from frcnn_common import AnchorGenerator, ROIAlign, box_iou, decode_boxes, encode_boxes, nms
 from frcnn_common.anchors import assign_anchors
+from frcnn_common.lessons import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build/html"
@@ -429,6 +430,8 @@ def touch(server, browser, request):
     opened, errors = [], []
 
     def open_figure(name, **options):
+        if name not in TOUCHED:
+            pytest.skip(f"no page has the figure {name}")
         page = browser.new_page(viewport={"width": 1200, "height": 900}, **options)
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -679,6 +682,27 @@ def test_a_step_of_the_pyramid_has_the_numbers_of_pytorch(touch):
             torch.testing.assert_close(numbers, values.flatten(), atol=0.51, rtol=0)
         seen.add((figure.reading("sum"), figure.reading("3 × 3")))
     assert len(seen) == 4 and shown[-1] == [""] * 16
+
+
+def test_average_precision_is_built_as_in_the_lessons(touch):
+    figure = touch("ranks")
+    walk, seen = figure.root.locator("input[type=range]").last, set()
+    for _ in figure.states(
+        lambda: figure.root.get_by_role("button", name="3 wrong").click(),
+        lambda: figure.press(walk, "ArrowLeft", "ArrowLeft"),
+        lambda: figure.root.get_by_role("button", name="1 right").click(),
+    ):
+        shown, rank = figure.data["lists"][figure.data["list"]], int(walk.input_value())
+        buttons = figure.root.locator(".touch-row button")
+        hits = torch.tensor(buttons.evaluate_all("all => all.map(one => one.ariaPressed === 'true')"))
+        walked = torch.tensor(shown["scores"])[:rank], hits[:rank], shown["objects"]
+        precision, recall = (values[-1].item() for values in PARTS["precision_recall"].right(*walked))
+        assert last_number(figure.reading("precision")) == pytest.approx(precision, abs=6e-3)
+        assert last_number(figure.reading("recall")) == pytest.approx(recall, abs=6e-3)
+        expected = PARTS["average_precision"].right(*walked)
+        assert float(figure.reading("AP")) == pytest.approx(float(expected), abs=6e-5)
+        seen.add(figure.reading("AP"))
+    assert len(seen) == 4
 
 
 def test_losses_and_slopes_are_autograds(touch):
