@@ -30,13 +30,13 @@ Object.assign(touch, {
   },
 
   /** A box to move and, by its corners or with Shift, to resize. `changed(box)` is told; `set(box)` tells it. */
-  box(svg, view, {name, box, bounds, step = 1, key = step, least = step, fixed = false, color = "a", changed}) {
+  box(svg, view, {name, box, bounds, step = 1, key = step, least = step, color = "a", changed}) {
     const group = touch.make(svg, "g", {class: `touch-box ink-${color}`, tabindex: 0, role: "application"});
     const face = touch.make(group, "rect", {class: "face"});
     const [x0, y0, x1, y1] = bounds;
     const snap = (value) => +(Math.round(value / step) * step).toFixed(6);
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-    const corners = fixed ? [] : [[0, 1], [2, 1], [0, 3], [2, 3]].map(([i, j]) => ({i, j}));
+    const corners = [[0, 1], [2, 1], [0, 3], [2, 3]].map(([i, j]) => ({i, j}));
     const set = (next) => {
       box = next;
       touch.set(face, view.rect(box));
@@ -45,7 +45,7 @@ Object.assign(touch, {
         touch.set(dot, {x: view.x(box[i]) - 4, y: view.y(box[j]) - 4});
       }
       const [left, top, right, bottom] = box.map((value) => +value.toFixed(2));
-      const how = fixed ? "Arrow keys move it." : "Arrow keys move it, with Shift they change its size.";
+      const how = "Arrow keys move it, with Shift they change its size.";
       group.setAttribute("aria-label", `${name}: x ${left} to ${right}, y ${top} to ${bottom}. ${how}`);
       group.dataset.box = JSON.stringify(box);
     };
@@ -65,7 +65,7 @@ Object.assign(touch, {
       from.corner ? resize(dx / view.sx, dy / view.sy, from.box, i, j) : move(dx / view.sx, dy / view.sy, from.box);
     });
     touch.arrows(group, (dx, dy, shift) => {
-      shift && !fixed ? resize(dx * key, dy * key, box, 2, 3) : move(dx * key, dy * key, box);
+      shift ? resize(dx * key, dy * key, box, 2, 3) : move(dx * key, dy * key, box);
     });
     for (const corner of corners) {
       corner.dot = touch.make(group, "rect", {class: "dot", width: 8, height: 8});
