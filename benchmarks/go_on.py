@@ -6,7 +6,6 @@ forerunner of this program, from the weights that ship, with a box head of 512 c
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from frcnn_common.engine import Trainer, seed_everything
+from frcnn_common.files import strict_json
 from frcnn_common.inference import SHIPPED, load_detector, save_detector
 from frcnn_common.metrics import evaluate
 from frcnn_common.openmoji import scene_stream
@@ -69,7 +69,7 @@ def run(model, recipe, sizes, seed, out, every, scenes):
                 found = evaluate(averaged.module.eval(), measured.loader("val", scenes))
                 numbers = {name: round(getattr(found, name), 4) for name in ("AP", "AP50", "AP75")}
                 spent = {"seconds": round(time.monotonic() - begun), "loss": round(entry["loss"], 3)}
-                print(json.dumps({"step": trainer.step, "img_size": side} | spent | numbers), flush=True)
+                print(strict_json({"step": trainer.step, "img_size": side} | spent | numbers), flush=True)
                 save_detector(out, averaged.module, measured)
 
 

@@ -5,7 +5,6 @@ on the 500 validation scenes. The curves and the time of each go into `benchmark
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from measure import machine
 from peers import AroundOurBackbone
 
 from frcnn_common.engine import Trainer, seed_everything
-from frcnn_common.files import write_atomically
+from frcnn_common.files import strict_json, write_atomically
 from frcnn_common.metrics import evaluate
 from frcnn_common.recipes import RECIPES
 
@@ -41,7 +40,7 @@ def run(recipe, scenes, file):
             if step % EVERY == 0 or step == recipe.steps:
                 numbers = _measure(trainers[name].model, recipe, scenes)
                 report["curves"][name].append({"step": step, "loss": loss} | seconds[name] | numbers)
-                write_atomically(file, lambda handle: handle.write(json.dumps(report, indent=1).encode()))
+                write_atomically(file, lambda handle: handle.write(strict_json(report, indent=1).encode()))
                 print(name, report["curves"][name][-1], flush=True)
 
 

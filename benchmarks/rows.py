@@ -152,6 +152,20 @@ ROWS = [
         time=2.0,
         peer="Pillow alone",
     ),
+    Row(
+        "detect",
+        "`frcnn detect`, eight pictures at once, against one at a time",
+        "pipeline.detecting",
+        time=round(1 / 1.3, 3),
+        peer="one at a time",
+    ),
+    Row(
+        "evaluate",
+        "`frcnn evaluate`, eight pictures at once, against one at a time",
+        "pipeline.evaluating",
+        time=round(1 / 1.3, 3),
+        peer="one at a time",
+    ),
 ]
 
 CUDA_ROWS = [

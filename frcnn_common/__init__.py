@@ -1,8 +1,9 @@
 """Faster R-CNN from Scratch: a small, real two-stage detection library.
 
 The names of the course's core are here; what is built on top of it (recipes, runs, engine, metrics, errors, coco_json,
-plots, inference, export, cli) is in the modules of those names, and `lessons` checks what the readers of the chapters write. Importing this package opens no file and no
-connection, and imports torch but neither torchvision, datasets nor matplotlib.
+plots, evaluation_plots, report, inference, export, cli) is in the modules of those names, and `lessons` checks what
+the readers of the chapters write. Importing this package opens no file and no connection, and imports torch but
+neither torchvision, datasets nor matplotlib.
 """
 
 __version__ = "0.1.0"

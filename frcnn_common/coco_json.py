@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .constants import COCO_IDS, COCO_NAMES
-from .files import write_atomically
+from .files import strict_json, write_atomically
 
 # %% ../nbs/api/28_coco_json.ipynb #c0544ec6
 def to_coco_ids(labels: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def write_coco_results(path: str | Path, predictions: Sequence[dict], image_ids:
         }
         for values in zip(*(column.tolist() for column in columns.values()), strict=True):
             rows.append({"image_id": int(image_id), **dict(zip(columns, values, strict=True))})
-    write_atomically(path, lambda file: file.write(json.dumps(rows).encode()))
+    write_atomically(path, lambda file: file.write(strict_json(rows).encode()))
 
 # %% ../nbs/api/28_coco_json.ipynb #ddb1fe36
 def read_coco_results(path: str | Path, image_ids: Sequence[int]) -> list[dict]:

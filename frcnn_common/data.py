@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, default_convert, get_worker_info
 
 from .constants import COCO_NAMES, IMG_SIZE
 from .distributed import divide_rows
+from .files import ensure_cache
 from .folders import folder_rows, split_name
 from .hub import HUB_DATASET, HUB_REVISION, Report, StreamError, ask_hub, can_be_on_hub
 from .hub import class_names, hub_rows, labels_among, read_again
@@ -55,16 +56,14 @@ class COCOStreamDataset(IterableDataset):
     """Detection samples from a stream of COCO rows.
 
     Yields `(image, target)`. `image` is float32 `[3, img_size, img_size]`: RGB, resized by Pillow's bicubic filter
-    without keeping the aspect ratio, in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
+    (stretched, unless `keep_aspect`), in 0…1, then normalized. `target["boxes"]` is float32 `[K, 4]`, corners in pixels
     of the resized image, clipped; `target["labels"]` is int64 `[K]`, from 1 on. Boxes without area are dropped, images
     left without a box are skipped. Every sample comes exactly once over all DataLoader workers and distributed ranks.
 
     Its position can be saved and restored at any sample, shuffled or not: put it into torchdata's
     `StatefulDataLoader`. Of a source that is iterated twice at the same time, no position is known.
 
-    The keywords come in four groups: where the rows come from (`source`, `revision`, `box_format`, `names`), what a
-    sample is (`metadata`, `augment`, `keep_empty`), their order (`shuffle`, `seed`), and what to do when something
-    breaks (`on_bad_sample`, `retries`).
+    The keywords say where rows come from, what a sample is, in which order they come, and what to do if one breaks.
 
     Parameters
     ----------
@@ -72,22 +71,24 @@ class COCOStreamDataset(IterableDataset):
         `"train"` or `"val"`.
     max_samples : int, optional
         How many samples at most, over all workers and ranks together; 0 yields none.
-    img_size : int
-        Side of the square image in pixels.
+    img_size, keep_aspect : int, bool
+        Side of the square image in pixels, and whether pictures keep their shape in it, as in `to_input`. The target
+        then has their `size` (int64 `[2]`, height and width without padding), which model and evaluation look for.
     source : str, Path, datasets.IterableDataset or datasets.Dataset
         A folder as `folder_rows` reads it, the hub's name of a data set, or rows in the same columns (then `split` is
         only checked).
     revision : str, optional
-        Which state of the hub's data set: the hash of a commit, a tag, or a branch, of which it is the latest state. By
-        default `HUB_REVISION` of COCO, and the main branch of others.
+        State of the hub's data set: hash of a commit, tag, or branch. By default `HUB_REVISION` of COCO, else main.
     box_format : str, optional
         `"xyxy"` or `"xywh"`, where the source has another format than the Hub's corners. Of a folder it is found out.
     names : sequence of str, optional
         Class names that the labels shall count, the background first. Those of the source are found among them.
+    val_share, split_seed : float, int
+        How to split a folder that has no `val` of its own, as `folder_rows` does.
     metadata : bool
         Also put `image_id` (int64 scalar) and `orig_size` (int64 `[2]`, height and width of the image that the row's
-        boxes are in) into the target, as evaluation needs them. In the split `val`, crowd regions are then marked by
-        `iscrowd` (bool `[K]`) where rows know of them; otherwise they are left out.
+        boxes are in) into the target, as evaluation needs them; and in the split `val`, where rows know of them, the
+        objects' `area` (float32 `[K]`, in pixels of that image) and crowd regions, marked by `iscrowd` (bool `[K]`).
     augment : Augment, optional
         Changes each sample at random: by its `image_id` and the epoch alone, whatever process reads it and when.
     keep_empty : bool
@@ -125,27 +126,26 @@ class COCOStreamDataset(IterableDataset):
     """
 
     def __init__(
-        self, split="train", max_samples=None, *, img_size=IMG_SIZE,
-        source=HUB_DATASET, revision=None, box_format=None, names=None,  # where the rows come from
+        self, split="train", max_samples=None, *, img_size=IMG_SIZE, keep_aspect=False,
+        source=HUB_DATASET, revision=None, box_format=None, names=None, val_share=None, split_seed=0,  # the rows
         metadata=False, augment=None, keep_empty=False,  # what a sample is
-        shuffle=0, seed=0,  # their order
-        on_bad_sample="raise", retries=None,  # when something breaks
+        shuffle=0, seed=0, on_bad_sample="raise", retries=None,  # their order; when something breaks
     ):  # fmt: skip
-        _check_options(source, on_bad_sample, max_samples=max_samples, shuffle=shuffle, seed=seed, retries=retries)
+        _check_options(source, on_bad_sample, val_share, (max_samples, shuffle, seed, retries))
         self.split, self.max_samples, self.img_size = split_name(split), max_samples, img_size
         self.source, self.names, self.box_format = _stream_of(source), COCO_NAMES, box_format or "xyxy"
         self.revision = revision or (HUB_REVISION if self.source == HUB_DATASET else None)
         self.origin = f"{source}, split {self.split}" if isinstance(source, (str, Path)) else None
         self.folder = Path(source) if self.origin and Path(source).is_dir() else None
         if self.folder:
-            self.source, self.names, self.box_format = folder_rows(source, self.split, box_format)
+            options = {"box_format": box_format, "val_share": val_share, "split_seed": split_seed}
+            self.source, self.names, self.box_format = folder_rows(source, self.split, **options)
         elif not self.origin:
             self.names = class_names(self.source) or names or COCO_NAMES
         self._own_names = self.names
         self.names, self._labels = labels_among(names or self.names, self.names, self.origin or "the stream")
-        self.metadata, self.augment, self.keep_empty = metadata, augment, keep_empty
-        self.shuffle, self.seed = shuffle, seed
-        self.on_bad_sample, self.retries = on_bad_sample, retries
+        self.keep_aspect, self.metadata, self.augment, self.keep_empty = keep_aspect, metadata, augment, keep_empty
+        self.shuffle, self.seed, self.on_bad_sample, self.retries = shuffle, seed, on_bad_sample, retries
         self.epoch, self._resumed = 0, False
         self._position = self._beginning()
 
@@ -187,11 +187,9 @@ class COCOStreamDataset(IterableDataset):
         """Yield the same samples before they are resized, without shuffling or augmentation.
 
         Each is a PIL image, RGB, in the pixels that the row's boxes are in, and a dict of the `boxes` in these pixels,
-        float32 `[K, 4]`, the `labels`, int64 `[K]`, and `iscrowd` where known.
+        float32 `[K, 4]`, the `labels`, int64 `[K]`, `iscrowd` where known, and with `metadata` the `image_id`.
         """
-        for picture, _ in self._read(self._beginning(), lambda row, _: (row.decode(), row.target), None, shuffle=0):
-            if picture is not None:
-                yield picture
+        yield from (pair for pair, _ in self._read(self._beginning(), _as_stored, None, shuffle=0) if pair is not None)
 
     def _settings(self):
         return {"shuffle": self.shuffle, "seed": self.seed, "max_samples": self.max_samples}
@@ -236,8 +234,9 @@ class COCOStreamDataset(IterableDataset):
     def _open(self, row, img_size):
         """A row, opened, or None if it is left out; and what to report of it."""
         options = {"names": self._own_names, "box_format": self.box_format, "metadata": self.metadata}
+        options |= {"keep_aspect": self.keep_aspect, "crowds": self.metadata and self.split == "val"}
         try:
-            row = OpenRow(row, img_size, crowds=self.metadata and self.split == "val", **options)
+            row = OpenRow(row, img_size, **options)
             row.target["labels"] = self._labels[row.target["labels"]]
             wanted = self.keep_empty or len(row.target["boxes"]) > 0
             if wanted and self.on_bad_sample == "skip":
@@ -253,30 +252,34 @@ class COCOStreamDataset(IterableDataset):
         return sample if self.augment is None else self.augment.seeded(*sample, seed=(epoch, row.image_id))
 
 
-def _check_options(source, on_bad_sample, **counts):
-    for name, value in counts.items():
+def _as_stored(row, _):
+    return row.decode(), row.target | ({"image_id": torch.tensor(row.image_id)} if row.metadata else {})
+
+
+def _check_options(source, on_bad_sample, val_share, counts):
+    if val_share is not None and not (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        raise ValueError(f"val_share splits a folder, and {source} is none")
+    for name, value in zip(("max_samples", "shuffle", "seed", "retries"), counts, strict=True):
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more; got {value}")
     if on_bad_sample not in ("raise", "skip"):
         raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
-    if not isinstance(source, (str, Path)) or Path(source).is_dir():
-        return
-    if isinstance(source, Path) or Path(source).exists() or not can_be_on_hub(source):
+    on_hub = isinstance(source, str) and can_be_on_hub(source) and not Path(source).exists()
+    if isinstance(source, (str, Path)) and not on_hub and not Path(source).is_dir():
         raise FileNotFoundError(f"no folder {source}")
 
 
 def _stream_of(source):
     """A name or a path as it is, rows as a stream; a table in parts that workers can divide among themselves."""
     if isinstance(source, (str, Path)):
+        ensure_cache()
         return source
-    if hasattr(source, "to_iterable_dataset"):
-        if not len(source):
-            raise ValueError("source is a table without a row")
+    if hasattr(source, "to_iterable_dataset") and len(source):  # a table without a row has no stream
         return source.to_iterable_dataset(num_shards=min(16, len(source)))
     if not hasattr(source, "num_shards"):
         raise TypeError(
             "source must be a folder, the Hub's name of a data set, or one split of rows as a datasets.Dataset or "
-            f"datasets.IterableDataset (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
+            f"datasets.IterableDataset with rows (of a list: datasets.Dataset.from_list), got a {type(source).__name__}"
         )
     return source
 
@@ -291,10 +294,8 @@ def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:
 
     Returns
     -------
-    images : Tensor
-        `[B, 3, H, W]`.
-    targets : list of dict
-        The B targets as they were.
+    images, targets : Tensor, list of dict
+        `[B, 3, H, W]`, and the B targets as they were.
     """
     images, targets = zip(*batch, strict=True)
     return torch.stack(images), list(targets)

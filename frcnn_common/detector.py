@@ -13,7 +13,7 @@ from torch import nn
 from .anchors import AnchorGenerator
 from .backbone import FPN, ResNet50
 from .boxes import clip_boxes, decode_boxes, encode_boxes
-from .checks import check_image_sizes, check_images, check_live_norm, read_targets
+from .checks import check_image_sizes, check_images, check_live_norm, image_sizes_of, read_targets
 from .constants import COURSE, TORCHVISION, send
 from .distributed import mean_count
 from .nms import best_of_each
@@ -159,7 +159,8 @@ class FasterRCNN(nn.Module):
             thousandth of its side. With an int `seed`, that image's anchors and regions are sampled by it, whatever
             else is in the batch.
         image_sizes : list of tuple, optional
-            `(H, W)` of each image without its padding, to which boxes are clipped; by default that of the batch.
+            `(H, W)` of each image without its padding, to which boxes are clipped; by default what the targets have as
+            `size`, or that of the batch.
 
         Returns
         -------
@@ -176,7 +177,7 @@ class FasterRCNN(nn.Module):
         """
         check_images(images, self.backbone.stem[0].weight)
         image_size = tuple(images.shape[-2:])
-        image_sizes = [image_size] * len(images) if image_sizes is None else image_sizes
+        image_sizes = image_sizes_of(images, targets) if image_sizes is None else image_sizes
         check_image_sizes(image_sizes, images)
         if self.training:
             check_live_norm(images, self.backbone.layer4[0].bn1)

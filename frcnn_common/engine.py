@@ -14,17 +14,18 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from .checks import check_batches, image_numbers, with_seeds
 from .constants import DEVICE, send
 from .detector import FasterRCNN
 from .distributed import cpu_threads, gather, mean_over_ranks, process_rank
 from .files import only_user
 from .recipes import Recipe
-from .runs import RunFolder, check_progress, data_state, load_checkpoint, model_options
-from .runs import random_states, refuse_other_run, set_random_states
+from .runs import RunFolder, best_entry, check_progress, data_state, load_checkpoint, model_options
+from .runs import out_of_patience, random_states, refuse_other_run, set_random_states
 
 # %% ../nbs/api/24_engine.ipynb #2250f4d1
 def seed_everything(seed: int) -> None:
@@ -124,7 +125,9 @@ class Trainer:
         self.folder = None if folder is None else RunFolder(folder, keep)
         self.step, self.epoch, self.history, self._unlogged, self._data = 0, 0, [], False, None
 
-    def run(self, batches, steps: int | None = None, *, every=1000, evaluate=None, progress=False) -> list[dict]:
+    def run(
+        self, batches, steps=None, *, every=1000, evaluate=None, on_best=None, patience=None, progress=False
+    ) -> list[dict]:
         """Train on batches until the run is `steps` long (the recipe's length by default); returns the history.
 
         Parameters
@@ -139,6 +142,11 @@ class Trainer:
         evaluate : callable, optional
             Returns a dict of numbers for the model; the checkpoint with the highest `AP` is kept as the best. It comes
             after the checkpoint: if it fails, the same step is evaluated when the run goes on.
+        on_best : callable, optional
+            Takes the model when an evaluation has found a higher `AP` than all before it, before that step is logged:
+            killed in between, a run that goes on calls it again. Only the first process calls it.
+        patience : int, optional
+            Stop after so many evaluations in a row without a higher `AP`. The log of a run that goes on counts.
         progress : bool
             Show a progress bar.
 
@@ -160,15 +168,17 @@ class Trainer:
                 _state_of(self)  # what cannot be stored is refused now
                 self.folder.begin(write=self.rank == 0)
             if self._unlogged:
-                self._finish(True, evaluate)
-            while self.step < last:
+                self._finish(True, evaluate, on_best)
+            stop = out_of_patience(self.history, patience)
+            while self.step < last and not stop:
                 self.history.append(self.train_step(list(islice(stream, self.accumulate))))
                 self._unlogged = True
                 check_progress(self.history)
                 due = self.step % every == 0 or self.step == last
                 if due and self.folder is not None:
-                    self._save(batches)
-                self._finish(due, evaluate)
+                    _save(self, batches)
+                self._finish(due, evaluate, on_best)
+                stop = due and out_of_patience(self.history, patience)
                 bar.update()
                 bar.set_postfix(loss=f"{self.history[-1]['loss']:.3f}", refresh=False)
         return self.history
@@ -183,7 +193,7 @@ class Trainer:
         ValueError, TypeError
             If there is no batch, or one is not a pair of `images` and `targets`. What is in them, the model checks.
         """
-        _check_batches(batches)
+        check_batches(batches)
         start = time.perf_counter()
         lr = _learning_rate(self.recipe, self.step, self.ranks * sum(len(images) for images, _ in batches))
         for group in self.optimizer.param_groups:
@@ -199,11 +209,13 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         entry = {"step": self.step, "lr": lr, "grad_norm": grad_norm, "seconds": time.perf_counter() - start}
+        if self.step == 1 and self.recipe.start is not None:
+            entry["start"] = {key: self.recipe.start[key] for key in ("weights", "sha256")}
         return entry | {"loss": sum(losses.values())} | losses
 
     def _add_gradient(self, images, targets, is_last):
         """Backward through one batch; returns its losses on the device, the means over the processes."""
-        targets = _with_seeds(targets, self.seed, self.step)
+        targets = with_seeds(targets, self.seed, self.step)
         only_here = nullcontext() if is_last or self.ranks == 1 else self.parallel.no_sync()
         with only_here:
             with self.autocast():
@@ -217,18 +229,14 @@ class Trainer:
         dtype = _amp_dtype(self.recipe)
         return torch.autocast(DEVICE.type, dtype) if dtype else nullcontext()
 
-    def _save(self, batches):
-        position = batches.state_dict() if hasattr(batches, "state_dict") else None
-        of_ranks = gather({"random": random_states(), "stream": position, "epoch": self.epoch})
-        if self.rank == 0:
-            self.folder.save(self.history[-1], self.model, **_state_of(self), ranks=of_ranks)
-
-    def _finish(self, due, evaluate):
+    def _finish(self, due, evaluate, on_best):
         """Evaluate, if it is due, and log the last step. An evaluation leaves the random generators as they were."""
         entry = self.history[-1]
         if due and evaluate is not None:
             states = random_states()
             entry |= evaluate(self.model)
+            if on_best is not None and self.rank == 0 and best_entry(self.history) is entry:
+                on_best(self.model)
             set_random_states(states)
         if self.folder is not None and self.rank == 0:
             self.folder.log(entry)
@@ -287,6 +295,14 @@ def _state_of(trainer):
     }
 
 
+def _save(trainer, batches):
+    """Write a checkpoint with the positions of all processes."""
+    position = batches.state_dict() if hasattr(batches, "state_dict") else None
+    of_ranks = gather({"random": random_states(), "stream": position, "epoch": trainer.epoch})
+    if trainer.rank == 0:
+        trainer.folder.save(trainer.history[-1], trainer.model, **_state_of(trainer), ranks=of_ranks)
+
+
 def _alone_in_folder(trainer):
     """The context in which no other run may use the trainer's folder."""
     return only_user(trainer.folder.path) if trainer.folder and trainer.rank == 0 else nullcontext()
@@ -307,15 +323,6 @@ def _endless(trainer, batches):
     raise ValueError("the training data does not yield a single sample")
 
 
-def _check_batches(batches):
-    """Raise unless there is a batch, and each is a pair that begins with a tensor of images."""
-    if not batches:
-        raise ValueError("a step needs at least one batch, got none")
-    for i, batch in enumerate(batches):
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
-            raise TypeError(f"batches[{i}] must be (images [B, 3, H, W], targets), got {type(batch).__name__}")
-
-
 def _learning_rate(recipe, step, images):
     """The rate of a step in which all processes together see so many images."""
     return recipe.lr * lr_factor(step, recipe.steps, recipe.warmup_steps, recipe.schedule) * images / recipe.batch_size
@@ -332,19 +339,5 @@ def _read_losses(found, batches, step):
     for (_, targets), of_batch in zip(batches, values, strict=True):
         if not all(map(math.isfinite, of_batch)):
             losses = dict(zip(found[0], of_batch, strict=True))
-            raise FloatingPointError(f"step {step}, images {_numbers(targets)}: the loss is not finite: {losses}")
+            raise FloatingPointError(f"step {step}, images {image_numbers(targets)}: the loss is not finite: {losses}")
     return {name: sum(numbers) / len(numbers) for name, *numbers in zip(found[0], *values, strict=True)}
-
-
-def _with_seeds(targets, seed, step):
-    """The targets with a seed of this step for each image, if all images have a number."""
-    numbers = _numbers(targets)
-    if not numbers or len(numbers) < len(targets):
-        return targets
-    return [t | {"seed": hash((seed, step, number)) % 2**63} for t, number in zip(targets, numbers, strict=True)]
-
-
-def _numbers(targets):
-    """The numbers of those images that have one."""
-    records = [t for t in (() if targets is None else targets) if isinstance(t, dict) and "image_id" in t]
-    return torch.cat([record["image_id"].flatten() for record in records]).tolist() if records else []

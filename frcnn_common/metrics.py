@@ -243,7 +243,8 @@ def predict(model: nn.Module, loader: Iterable) -> tuple[list[dict], list[dict]]
     Parameters
     ----------
     model : Module
-        In evaluation mode `model(images)` returns `(results, proposals)`.
+        In evaluation mode `model(images)` returns `(results, proposals)`. Where targets have `size`, the (H, W) without
+        padding, it is called with all `image_sizes`, too.
     loader : iterable
         Yields `(images [B, 3, H, W], targets)`.
 
@@ -259,7 +260,9 @@ def predict(model: nn.Module, loader: Iterable) -> tuple[list[dict], list[dict]]
     model.eval()
     try:
         for images, targets in loader:
-            for result, proposals, target in zip(*model(images.to(device)), targets, strict=True):
+            sizes = [tuple(target["size"].tolist()) for target in targets if "size" in target]
+            found = model(images.to(device), image_sizes=sizes) if sizes else model(images.to(device))
+            for result, proposals, target in zip(*found, targets, strict=True):
                 predictions.append(_to_original({**result, "proposals": proposals}, target, images.shape[-2:]))
                 all_targets.append(_to_original(target, target, images.shape[-2:]))
     finally:
@@ -270,8 +273,9 @@ def predict(model: nn.Module, loader: Iterable) -> tuple[list[dict], list[dict]]
 def _to_original(row: dict, target: dict, input_size: tuple[int, int]) -> dict:
     """A prediction or target on the CPU, its boxes in the pixels of the original image."""
     row = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in row.items()}
-    height, width = torch.as_tensor(target.get("orig_size", input_size)).tolist()
-    scale = torch.tensor([width / input_size[1], height / input_size[0]] * 2, dtype=torch.float32)
+    rows, columns = torch.as_tensor(target.get("size", input_size)).tolist()
+    height, width = torch.as_tensor(target.get("orig_size", (rows, columns))).tolist()
+    scale = torch.tensor([width / columns, height / rows] * 2, dtype=torch.float32)
     return row | {key: row[key].float() * scale for key in ("boxes", "proposals") if key in row}
 
 # %% ../nbs/api/25_metrics.ipynb #e6c50ed1
@@ -282,10 +286,8 @@ def evaluate(model: nn.Module, loader: Iterable, *, num_classes: int = NUM_CLASS
 
     Parameters
     ----------
-    model, loader
-        As in `predict`; the loader must end.
-    num_classes, names
-        As in `evaluate_detections`.
+    model, loader, num_classes, names
+        As in `predict` and `evaluate_detections`; the loader must end.
     """
     predictions, targets = ([row for part in gather(rows) for row in part] for rows in predict(model, loader))
     return evaluate_detections(predictions, targets, num_classes=num_classes, names=names)

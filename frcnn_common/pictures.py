@@ -65,7 +65,8 @@ def draw_detections(picture: Image.Image, found: dict, names, path) -> None:
     FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))
     show_boxes(picture, found["boxes"], found["labels"], found["scores"], ax=ax, names=names)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    quick = {"compress_level": 1, "compress_type": 3}  # runs of equal bytes alone (zlib's Z_RLE): a quarter of the time
+    write_atomically(path, lambda file: figure.savefig(file, format="png", pil_kwargs=quick))
 
 
 def in_words(found: dict, names) -> str:

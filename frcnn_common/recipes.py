@@ -45,6 +45,8 @@ class Recipe:
         Options of `Augment` for the training split; None leaves the pictures as they are.
     img_size : int
         Side of the square network input in pixels.
+    keep_aspect : bool
+        Whether pictures keep their shape and are padded to the square, or are stretched to it.
     batch_size : int
         Images in a step.
     num_workers : int
@@ -65,6 +67,8 @@ class Recipe:
         Precision under autocast; None computes in float32 throughout.
     threads : int or None
         Threads that a processor trains with; None leaves it to torch, which takes all cores.
+    start : dict or None
+        The trained weights that the model starts from, as `start_from` describes them; None is a start from scratch.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Recipe:
     shuffle: int = 0
     augment: dict | None = None
     img_size: int
+    keep_aspect: bool = False
     batch_size: int
     num_workers: int
 
@@ -91,6 +96,7 @@ class Recipe:
     grad_clip: float
     amp_dtype: torch.dtype | None
     threads: int | None = None
+    start: dict | None = None
 
     def __post_init__(self):
         if not all(isinstance(name, str) for name in self.names):
@@ -103,9 +109,14 @@ class Recipe:
         """The same recipe for another number of images in a step, at a learning rate in proportion."""
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
-    def with_data(self, source, box_format: str | None = None) -> "Recipe":
+    def with_steps(self, steps: int) -> "Recipe":
+        """The same recipe for another length; of a shorter run at most a fifth is warm-up."""
+        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 5))
+
+    def with_data(self, source, box_format: str | None = None, val_share: float | None = None) -> "Recipe":
         """The same recipe for other data: a folder as `folder_rows` reads it, with its classes, or one of the Hub."""
-        names = COCOStreamDataset("train", source=source, box_format=box_format).names
+        options = {"box_format": box_format} | ({} if val_share is None else {"val_share": val_share})
+        names = COCOStreamDataset("train", source=source, **options).names
         return replace(
             self,
             source=str(source),
@@ -113,7 +124,7 @@ class Recipe:
             names=names,
             model_options=self.model_options | {"num_classes": len(names)},
             shuffle=256,
-            data_options={"box_format": box_format, "keep_empty": True},
+            data_options=options | {"keep_empty": True},
         )
 
     def describe(self) -> dict:
@@ -128,7 +139,8 @@ class Recipe:
         if split == "train":
             augment = None if self.augment is None else Augment(**self.augment)
             options = {"augment": augment, "shuffle": self.shuffle} | options
-        fixed = {"img_size": self.img_size, "source": source, "revision": self.revision, "names": self.names}
+        fixed = {"img_size": self.img_size, "keep_aspect": self.keep_aspect, "source": source}
+        fixed |= {"revision": self.revision, "names": self.names}
         return COCOStreamDataset(split, max_samples, **(fixed | self.data_options | options))
 
     def loader(self, split: str, max_samples: int | None = None, *, batch_size=None, **options):
@@ -149,19 +161,10 @@ class Recipe:
 
 # %% ../nbs/api/22_recipes.ipynb #02dd2e47
 _TINY = {
-    "width": 16,
-    "fpn_channels": 64,
-    "fc_dim": 256,
-    "anchor_sizes": (16, 32, 64, 128, 256),
-    "pre_nms": 500,
-    "post_nms": 200,
-    "min_sz": 4,
-    "trainable_layers": 5,
-    "checkpoint": False,
-    "box_weights": (10.0, 10.0, 5.0, 5.0),
-    "roi_batch": 128,
-    "roi_pos_frac": 0.5,
-}
+    "width": 16, "fpn_channels": 64, "fc_dim": 256, "trainable_layers": 5, "checkpoint": False,
+    "anchor_sizes": (16, 32, 64, 128, 256), "pre_nms": 500, "post_nms": 200, "min_sz": 4,
+    "box_weights": (10.0, 10.0, 5.0, 5.0), "roi_batch": 128, "roi_pos_frac": 0.5,
+}  # fmt: skip
 
 RECIPES = {
     recipe.name: recipe

@@ -13,6 +13,7 @@ import torch
 ROWS = [  # what the speed page promises to compare
     *("train-frozen", "train-all", "infer-400", "infer-800", "roi-forward", "roi-both", "rpn", "rpn-losses", "post"),
     *("nms-scattered", "nms-clustered", "nms-pile", "nms-10000", "import", "stream", "stream-skip", "scenes"),
+    *("detect", "evaluate"),
 ]
 CURVES = {
     "side": 1024,

@@ -9,7 +9,7 @@ import torch
 from test_detector import eager, target
 
 from frcnn_common import COURSE, FasterRCNN
-from frcnn_common.checks import check_images
+from frcnn_common.checks import check_images, image_sizes_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -225,3 +225,31 @@ def test_boxes_that_are_taken(boxes):
     sum(losses.values()).backward()
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+# Sizes without padding, which targets may know
+
+
+def test_targets_say_how_much_is_picture():
+    sized = [{"size": torch.tensor([50, 70])}, {"size": (64, 96)}]
+    assert image_sizes_of(images(), sized) == [(50, 70), (64, 96)]
+    assert image_sizes_of(images(), [sized[0], {}]) == [(50, 70), (64, 96)]
+    assert image_sizes_of(images()) == image_sizes_of(images(), sized[:1]) == [(64, 96)] * 2
+
+
+def test_a_size_in_the_targets_is_a_size_that_is_passed():
+    sizes = [(64, 48), (40, 96)]
+    plain = [one_box(4.0, 4, 30, 30) | {"seed": 5} for _ in sizes]
+    sized = [given | {"size": torch.tensor(size)} for given, size in zip(plain, sizes, strict=True)]
+    expected, losses = fresh()(images(), plain, image_sizes=sizes), fresh()(images(), sized)
+    assert losses.keys() == expected.keys() and all(torch.equal(losses[key], expected[key]) for key in losses)
+    other = fresh()(images(), plain)
+    assert any(not torch.equal(losses[key], other[key]) for key in losses)
+
+
+def test_a_box_in_the_padding_is_refused():
+    beyond = one_box(4.0, 4, 60, 30) | {"size": torch.tensor([64, 48])}
+    with pytest.raises(ValueError, match=r"targets\[1\]\['boxes'\]\[0\] .* within 0…48 and 0…64, got \[4, 4, 60, 30\]"):
+        fresh()(images(), [target(), beyond])
+    with pytest.raises(ValueError, match=r"image_sizes\[0\] must be \(H, W\) .*got \(64, 97\)"):
+        fresh()(images(), [target() | {"size": torch.tensor([64, 97])}, target()])

@@ -1,23 +1,30 @@
 """The command line: what it prints and writes, its exit codes, and errors in one line that name the culprit."""
 
+import io
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+import torch
 from PIL import Image
 from test_files import full_disk
 from typer.testing import CliRunner
 
-from frcnn_common import COCO_NAMES, cli
+from frcnn_common import COCO_NAMES, FasterRCNN, cli
 from frcnn_common.cli import app
+from frcnn_common.coco_json import coco_document
 from frcnn_common.engine import Trainer
-from frcnn_common.inference import Detector
+from frcnn_common.inference import Detector, load_detector, save_detector
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
+from frcnn_common.runs import load_checkpoint
 
 run = CliRunner().invoke
 
@@ -63,6 +70,39 @@ def test_one_bad_picture_does_not_stop_the_others(folder, tmp_path):
     result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1 and "broken.png" in result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene5.png", "scene8.png"]
+
+
+def test_one_bad_picture_does_not_cost_its_batch(folder, tmp_path):
+    """Eleven pictures of two shapes are two batches; what is said of each comes in their order."""
+    for number in range(9):
+        picture = Image.open(io.BytesIO(draw_scene(number, "val")["image"]["bytes"]))
+        picture.resize((96 + 8 * (number % 2), 96)).save(folder / f"a{number}.png")
+    whole = (folder / "a4.png").read_bytes()
+    (folder / "a4.png").write_bytes(whole[: len(whole) // 2])
+    result = run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"])
+    names = [*(f"a{number}" for number in range(9)), "scene5", "scene8"]
+    assert result.exit_code == 1
+    said = [line for line in result.output.splitlines() if ".jpg" in line or ".png" in line]
+    assert [name for name, line in zip(names, said, strict=True) if name not in line] == []
+    assert [line.startswith("frcnn: ") for line in said] == [name == "a4" for name in names]
+    names.remove("a4")
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == sorted(f"{name}.png" for name in names)
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(image["file_name"]).stem for image in document["images"]] == names
+
+
+def test_detect_finds_in_each_picture_what_the_detector_finds_in_it_alone(folder, tmp_path):
+    assert run(app, ["detect", str(folder), "--out", str(tmp_path / "out"), "--json"]).exit_code == 0
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    detector = Detector.load("tiny")
+    for image in document["images"]:
+        with Image.open(folder / image["file_name"]) as picture:
+            expected = detector(picture)
+            alone = coco_document([(Path(image["file_name"]), picture.size, expected)], detector.names)["annotations"]
+        found = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        assert [a["category_id"] for a in found] == [a["category_id"] for a in alone] != []
+        for one, other in zip(found, alone, strict=True):
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
 
 
 def test_a_picture_that_cannot_be_decoded_does_not_stop_the_others(folder, tmp_path):
@@ -144,7 +184,7 @@ def test_a_wrong_option_is_a_usage_error():
     assert run(app, ["train"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "export", "info"])
+@pytest.mark.parametrize("command", ["train", "check", "evaluate", "detect", "export", "info"])
 def test_help_has_an_example(command):
     result = run(app, [command, "--help"])
     assert result.exit_code == 0
@@ -200,6 +240,31 @@ def test_evaluate_writes_over_nothing_that_it_reads(tmp_path):
     assert target.read_bytes() == before
 
 
+def test_evaluate_writes_a_report_of_what_it_prints(tmp_path):
+    out = tmp_path / "report"
+    result = run(app, ["evaluate", "--samples", "3", "--report", str(out), "--json", str(tmp_path / "numbers.json")])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert f'<th scope="row">AP50</th><td>{numbers["AP50"]:.3f}</td>' in page
+    assert "<h1>tiny on 3 images of openmoji</h1>" in page and "image 0" in page
+    assert f"report: {out / 'index.html'}" in result.output
+
+
+def test_a_report_goes_over_nothing_that_is_read(tmp_path):
+    data = own_folder(tmp_path / "own")
+    target = data / "valid" / "_annotations.coco.json"
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").symlink_to(target)
+    before = target.read_bytes()
+    result = run(app, ["evaluate", "--data", str(data), "--report", str(tmp_path / "report")])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert target.read_bytes() == before
+    taken = run(app, ["evaluate", "--samples", "1", "--report", str(target)])
+    assert taken.exit_code == 1 and taken.output.count("\n") == 1 and target.name in taken.output
+
+
 def own_folder(folder, splits=("train", "valid")):
     """Pictures of two classes with COCO's JSON: scenes that are cut out of the stream."""
     for split in splits:
@@ -244,7 +309,118 @@ def test_a_folder_of_ones_own_from_training_to_detection(tmp_path):
 
 
 def train_on(data, out, *options):
+    """Train on a folder for a step, or as the options say: of an option that is there twice, the last counts."""
     return run(app, ["train", "--data", str(data), "--batch-size", "2", "--steps", "1", "--out", str(out), *options])
+
+
+def small_weights(path, names=("__background__", "puppy", "cow")):
+    """A file of a narrow, random detector for pictures of 64 pixels."""
+    options = {"width": 4, "fpn_channels": 16, "fc_dim": 32, "pre_nms": 50, "post_nms": 20}
+    recipe = replace(RECIPES["openmoji-tiny"], names=names, img_size=64, model_options={"num_classes": len(names)})
+    save_detector(path, FasterRCNN(len(names), **options), recipe)
+    return path
+
+
+def scores(monkeypatch, *values):
+    """Let evaluations in training find these values of AP, one after the other."""
+    left = iter(values)
+    found = SimpleNamespace(summary=lambda: {"AP": next(left)})
+    monkeypatch.setattr("frcnn_common.train_command.evaluate_model", lambda *_, **__: found)
+
+
+def test_training_from_trained_weights_leaves_the_best_and_goes_on_without_them(tmp_path, monkeypatch):
+    data, out, start = own_folder(tmp_path / "own"), tmp_path / "run", small_weights(tmp_path / "start.safetensors")
+    scores(monkeypatch, 0.2, 0.5, 0.4)
+    options = [
+        "--steps",
+        "3",
+        "--every",
+        "1",
+        "--freeze",
+        "2",
+        "--flip",
+        "0.5",
+        "--scales",
+        "0.8",
+        "1.25",
+        "--lr",
+        "0.01",
+    ]
+    result = train_on(data, out, *options, "--from", str(start))
+    assert result.exit_code == 0, result.output
+    assert "box head are taken over; classes taken over: puppy; new classes: kitten" in result.output
+    assert f"weights: {out / 'weights.safetensors'}, of step 3" in result.output
+    assert f"best: {out / 'best.safetensors'}, of step 2, AP 0.500" in result.output
+    recipe = load_checkpoint(out / "step_00000003.pt")["recipe"]
+    assert (recipe["lr"], recipe["augment"], recipe["img_size"]) == (0.01, {"flip": 0.5, "scales": (0.8, 1.25)}, 64)
+    assert (recipe["model_options"]["trainable_layers"], recipe["model_options"]["width"]) == (3, 4)
+    best = load_detector(out / "best.safetensors")[0].state_dict()
+    after_two = load_checkpoint(out / "step_00000002.pt")["model_state_dict"]
+    assert all(torch.equal(best[k].cpu(), v.half().float() if v.ndim > 1 else v) for k, v in after_two.items())
+    start.unlink()
+    again = train_on(data, out, *options, "--resume")
+    assert again.exit_code == 0 and "going on after step 3" in again.output
+    other = train_on(data, out, *options, "--resume", "--from", "tiny")
+    assert other.exit_code == 1 and f"it started from {start}, not from tiny" in other.output.replace("\n", "")
+    changed = train_on(data, out, *options, "--resume", "--freeze", "3")
+    assert changed.exit_code == 1 and "belongs to another run: model_options is" in changed.output
+
+
+def test_the_folder_of_a_run_stands_for_its_best(tmp_path):
+    small_weights(tmp_path / "run" / "weights.safetensors")
+    picture = str(own_folder(tmp_path / "own") / "train" / "0.jpg")
+    for name in ("weights.safetensors", "best.safetensors"):
+        small_weights(tmp_path / "run" / name)
+        assert Detector.load(tmp_path / "run").name == str(tmp_path / "run" / name)
+    found = run(app, ["detect", picture, "--weights", str(tmp_path / "run"), "--out", str(tmp_path / "found")])
+    assert found.exit_code == 0, found.output
+    (tmp_path / "empty").mkdir()
+    none = run(app, ["detect", picture, "--weights", str(tmp_path / "empty"), "--out", str(tmp_path / "found")])
+    assert none.exit_code == 1 and "no weights in the folder" in none.output
+
+
+def test_training_stops_when_its_patience_is_over(tmp_path, monkeypatch):
+    data, out, start = own_folder(tmp_path / "own"), tmp_path / "run", small_weights(tmp_path / "start.safetensors")
+    options = ["--steps", "9", "--every", "1", "--patience", "2", "--from", str(start)]
+    scores(monkeypatch, 0.5, 0.2, 0.5, 0.9)
+    result = train_on(data, out, *options)
+    assert result.exit_code == 0, result.output
+    assert "stopped after step 3 of 9" in result.output and "of step 1, AP 0.500" in result.output
+    again = train_on(data, out, *options, "--resume")
+    assert again.exit_code == 0 and "going on after step 3" in again.output and "stopped after step 3" in again.output
+
+
+def test_without_an_evaluation_there_is_no_best(tmp_path):
+    start = small_weights(tmp_path / "start.safetensors")
+    result = train_on(own_folder(tmp_path / "own"), tmp_path / "run", "--samples", "0", "--from", str(start))
+    assert result.exit_code == 0 and "no best.safetensors: without an evaluation" in result.output
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--from", "nowhere.safetensors"], "no weights at nowhere.safetensors"),
+        (["--from", "tiny", "--backbone-weights", "IMAGENET1K_V2"], "leave out --backbone-weights"),
+        (["--freeze", "2"], "it goes with --from or --backbone-weights"),
+        (["--from", "tiny", "--samples", "0", "--patience", "2"], "--patience counts evaluations"),
+        (["--lr", "0"], "--lr must be a positive number, got 0"),
+        (["--scales", "2", "0.5"], "--scales must be two positive numbers, the smaller first, got 2 0.5"),
+    ],
+)
+def test_options_of_training_that_make_no_sense_are_refused_in_one_line(tmp_path, options, message):
+    result = train_on(own_folder(tmp_path / "own"), tmp_path / "run", *options)
+    errors = [line for line in result.output.splitlines() if line.startswith("frcnn: ")]
+    assert result.exit_code == 1 and len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_trained_over_the_weights_that_it_starts_from(tmp_path):
+    start = small_weights(tmp_path / "run" / "best.safetensors")
+    before = start.read_bytes()
+    result = train_on(own_folder(tmp_path / "own"), tmp_path / "run", "--from", str(tmp_path / "run"))
+    assert result.exit_code == 1 and "best.safetensors would be written over, but it is read" in result.output
+    assert start.read_bytes() == before and os.listdir(tmp_path / "run") == ["best.safetensors"]
 
 
 def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
@@ -255,7 +431,8 @@ def test_what_is_wrong_with_validation_is_said_before_the_first_step(tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(whole[:-400])
     result = train_on(data, out)
-    assert result.exit_code == 1 and f"image {document['images'][1]['id']}: the picture cannot" in result.output
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "  train: 4 pictures, " in result.output
     broken.write_bytes(whole)
     path.write_text(json.dumps(document | {"categories": [*document["categories"], {"id": 9, "name": "cow"}]}))
     result = train_on(data, out)
@@ -289,3 +466,41 @@ def test_a_class_that_validation_has_not_got_is_no_fault(tmp_path):
     assert run(app, ["evaluate", *weights, "--data", str(data)]).exit_code == 0
     silent = train_on(data, tmp_path / "other", "--samples", "0")
     assert silent.exit_code == 0 and "AP" not in json.loads((tmp_path / "other" / "log.jsonl").read_text())
+
+
+def test_check_says_what_is_in_a_folder_and_draws_it(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "sheet.png"
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "own: COCO's JSON, 2 classes" in result.output and "train: 4 pictures" in result.output
+    assert "warning: val has 4 of the pictures of train" in result.output
+    assert Image.open(out).format == "PNG" and "8 pictures with their boxes" in result.output
+    broken = next((data / "train").glob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:-400])
+    result = run(app, ["check", str(data), "--out", str(out)])
+    assert result.exit_code == 1 and f"({broken.name}): the picture cannot be decoded" in result.output
+
+
+def test_check_writes_over_nothing_in_the_folder(tmp_path):
+    data = own_folder(tmp_path / "own")
+    picture = next((data / "train").glob("*.jpg"))
+    before = picture.read_bytes()
+    result = run(app, ["check", str(data), "--out", str(picture)])
+    assert result.exit_code == 1 and "would be written over, but it is read" in result.output
+    assert picture.read_bytes() == before
+    among = run(app, ["check", str(data), "--out", str(data / "sheet.png")])
+    assert among.exit_code == 1 and "would lie among the pictures" in among.output
+    nowhere = run(app, ["check", str(tmp_path / "nowhere")])
+    assert nowhere.exit_code == 1 and nowhere.output.count("\n") == 1 and "no folder" in nowhere.output
+
+
+@pytest.mark.slow
+def test_pictures_keep_their_shape_from_training_to_evaluation(tmp_path):
+    data, out = own_folder(tmp_path / "own"), tmp_path / "run"
+    result = train_on(data, out, "--keep-aspect")
+    assert result.exit_code == 0, result.output
+    weights = out / "weights.safetensors"
+    assert Detector.load(weights).keep_aspect
+    assert run(app, ["evaluate", "--weights", str(weights), "--data", str(data)]).exit_code == 0
+    other = train_on(data, out, "--resume")
+    assert other.exit_code == 1 and "keep_aspect is False here, True there" in other.output

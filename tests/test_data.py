@@ -19,6 +19,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from frcnn_common import COCOStreamDataset, frcnn_collate_fn
 from frcnn_common.data import Batches
 from frcnn_common.hub import StreamError, labels_among
+from frcnn_common.openmoji import draw_scene
 from frcnn_common.samples import Augment
 
 
@@ -456,13 +457,29 @@ def test_the_source_is_left_alone():
     assert [row["image_id"] for row in source] == list(range(9)) and source.epoch == 0
 
 
+def test_pictures_of_any_shape_make_one_batch_and_their_sizes_go_along():
+    rows = [draw_scene(number, longest=64) for number in range(4)]
+    source = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    data = COCOStreamDataset(img_size=48, source=source, keep_aspect=True)
+    images, targets = frcnn_collate_fn(list(data))
+    assert images.shape == (4, 3, 48, 48)
+    for image, target, given in zip(images, targets, rows, strict=True):
+        height, width = target["size"].tolist()
+        assert max(height, width) == 48
+        assert width / height == pytest.approx(given["width"] / given["height"], rel=0.02)
+        assert image[:, height:].count_nonzero() == image[:, :, width:].count_nonzero() == 0
+        assert (target["boxes"] <= torch.tensor([width, height] * 2)).all()
+        packed = Batches.pack((image, target))[1]
+        assert packed["size"].tolist() == [height, width]
+
+
 def test_a_table_of_rows_is_a_stream_of_them():
     """A `datasets.Dataset` as well as an `IterableDataset`, with workers, and in its own order without."""
     table = datasets.Dataset.from_list(list(make_rows(range(20)))).cast_column("image", datasets.Image())
     data = samples(table, shuffle=0)
     assert [target["image_id"].item() for _, target in data] == list(range(20))
     assert ids_of(DataLoader(data, batch_size=None, num_workers=2)) == list(range(20))
-    with pytest.raises(ValueError, match="a table without a row"):
+    with pytest.raises(TypeError, match="source must be .* with rows .* got a Dataset"):
         samples(table.select([]))
 
 

@@ -15,6 +15,7 @@ from faults import DATASET, Faults, coco_files
 from hub import Hub
 from torch import nn
 
+from frcnn_common import FasterRCNN
 from frcnn_common.constants import DEVICE
 from frcnn_common.data import Batches
 from frcnn_common.engine import Trainer, lr_factor, make_optimizer, seed_everything
@@ -189,6 +190,57 @@ def test_the_same_trainer_evaluates_again_what_it_could_not(tmp_path):
     assert [entry["AP"] for entry in trainer.history if "AP" in entry] == [0.5, 0.25]
 
 
+def scored(*scores):
+    """An evaluation that gives these scores, one after the other."""
+    left = iter(scores)
+    return lambda model: {"AP": next(left)}
+
+
+def test_the_best_model_is_handed_over_whenever_the_score_rises():
+    trainer, best = Trainer(Line().to(DEVICE), RECIPE), []
+    trainer.run(
+        batches(), every=10, evaluate=scored(0.1, 0.3, 0.3, 0.4), on_best=lambda model: best.append(trainer.step)
+    )
+    assert best == [10, 20, 40]
+
+
+def test_a_run_killed_between_the_best_and_its_log_hands_it_over_again(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(model):
+        raise Killed
+
+    with pytest.raises(Killed):
+        Trainer(Line().to(DEVICE), RECIPE, tmp_path).run(batches(), every=10, evaluate=scored(0.5), on_best=kill)
+    assert [entry["step"] for entry in entries(tmp_path)] == list(range(1, 10))
+    again, best = Trainer(Line().to(DEVICE), RECIPE, tmp_path), []
+    assert again.resume(batches()) == 10
+    again.run(batches(), every=10, evaluate=scored(0.5, 0.4, 0.6, 0.1), on_best=lambda model: best.append(again.step))
+    assert best == [10, 30]
+
+
+def test_a_run_stops_when_its_patience_is_over():
+    trainer = Trainer(Line().to(DEVICE), RECIPE)
+    history = trainer.run(batches(), every=5, evaluate=scored(0.1, 0.3, 0.2, 0.3, 0.9), patience=2)
+    assert len(history) == trainer.step == 20
+
+
+@pytest.mark.parametrize(("stop", "end"), [(14, 15), (16, 16), (20, 20)])
+def test_patience_goes_on_where_a_run_was_stopped(tmp_path, stop, end):
+    """The best is found after 10 steps, and two evaluations in vain are enough; one is where the first part ends."""
+    first = Trainer(Line().to(DEVICE), RECIPE, tmp_path)
+    score = {5: 0.1, 10: 0.3, 15: 0.2}
+    first.run(batches(), stop, every=5, evaluate=lambda model: {"AP": score.get(first.step, 0.3)}, patience=2)
+    again = Trainer(Line().to(DEVICE), RECIPE, tmp_path)
+    again.resume(batches())
+    again.run(batches(), every=5, evaluate=lambda model: {"AP": score.get(again.step, 0.3)}, patience=2)
+    assert again.step == end
+    without = Trainer(Line().to(DEVICE), RECIPE, tmp_path)
+    without.resume(batches())
+    assert len(without.run(batches(), every=5, evaluate=scored(*[0.1] * 9))) == 40
+
+
 def test_a_run_without_a_checkpoint_begins_its_log_anew(tmp_path):
     for steps in (2, 1):
         (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {i + 1}}}\n' for i in range(steps)) + '{"step": ')
@@ -197,6 +249,35 @@ def test_a_run_without_a_checkpoint_begins_its_log_anew(tmp_path):
         assert [entry["step"] for entry in entries(tmp_path)] == [1, 2, 3]
         assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 3
         (tmp_path / "step_00000003.pt").unlink()
+
+
+def test_a_run_from_before_pictures_could_keep_their_shape_goes_on_as_it_was(tmp_path):
+    Trainer(Line().to(DEVICE), RECIPE, tmp_path).run(batches(), steps=2)
+    path = tmp_path / "step_00000002.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["recipe"]["keep_aspect"]
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="keep_aspect is True here, False there"):
+        Trainer(Line().to(DEVICE), replace(RECIPE, keep_aspect=True), tmp_path).resume(batches())
+    assert Trainer(Line().to(DEVICE), RECIPE, tmp_path).resume(batches()) == 2
+
+
+def test_a_step_on_padded_pictures_is_a_step_with_their_sizes():
+    options = RECIPES["openmoji-tiny"].model_options | {"width": 4, "fpn_channels": 16, "fc_dim": 32}
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=64, keep_aspect=True, num_workers=0, model_options=options)
+    images, targets = next(iter(recipe.loader("train", batch_size=2, metadata=True)))
+    seen = []
+
+    class Watched(FasterRCNN):
+        def roi_losses(self, features, proposals, image_size, targets):
+            seen.extend(proposals)
+            return super().roi_losses(features, proposals, image_size, targets)
+
+    seed_everything(0)
+    Trainer(Watched(**options).to(DEVICE), recipe).train_step([(images, targets)])
+    for boxes, target in zip(seen, targets, strict=True):
+        height, width = target["size"].tolist()
+        assert len(boxes) and (boxes.cpu() <= torch.tensor([width, height] * 2)).all()
 
 
 def test_one_run_a_folder(tmp_path):

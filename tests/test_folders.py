@@ -1,4 +1,4 @@
-"""Local data: parquet files, pictures with COCO's JSON, and boxes whose format is not what was said."""
+"""Local data: which layout a folder has, its splits, COCO's JSON, parquet files, boxes that are not what was said."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from test_stream import FEATURES
 
 from frcnn_common import COCO_NAMES, COCOStreamDataset
 from frcnn_common.constants import COCO_IDS
+from frcnn_common.folders import falls_to_val, folder_rows, read_folder
 from frcnn_common.hub import StreamError
 from frcnn_common.metrics import evaluate_detections
 from frcnn_common.openmoji import draw_scene, scene_stream
@@ -115,7 +116,8 @@ BROKEN = {
     "other json": ([1, 2], "is not COCO's JSON"),
     "no annotations": ({key: document(BOXES)[key] for key in ("images", "categories")}, "'annotations' is missing"),
     "no categories": (document(BOXES, categories=()), "it lists no categories"),
-    "a name that is none": (document(BOXES, categories=((1, None), (7, "spoon"))), "category 1: its name is None"),
+    "a name that is none": (document(BOXES, categories=((1, None), (7, "spoon"))),
+                            "category 1: the name of a class is None"),
     "no images": (document([]), "it lists no images"),
     "two images with one id": (document(BOXES) | {"images": document(BOXES)["images"][:1] * 2}, "two with the same id"),
     "two categories with one id": (document(BOXES, categories=((1, "cup"), (7, "spoon"), (1, "fork"))),
@@ -144,17 +146,21 @@ def test_a_broken_json_is_refused_by_name(tmp_path, name):
 
 def test_folders_without_the_split_and_with_too_much(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"nothing of the split 'val' in .*val\*.parquet.*annotations/\*val\*.json"
+        FileNotFoundError, match="nothing of the split 'val' in .*which is COCO's JSON and has train; .*--val-share 0.2"
     ):
-        read(write(tmp_path, document(BOXES)), split="val")
+        read(write(tmp_path / "one", document(BOXES)), split="val")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"nothing of .*val\*.parquet.*annotations/\*val\*.json.*VOC.*YOLO"):
+        read(tmp_path / "empty", split="val")
+    write(tmp_path, document(BOXES))
     shutil.copy(tmp_path / "annotations/instances_train2017.json", tmp_path / "train.json")
-    with pytest.raises(ValueError, match="which of these.*instances_train2017.json.*train.json"):
+    with pytest.raises(ValueError, match="which of these.*train.json.*instances_train2017.json"):
         read(tmp_path)
 
 
 def test_a_missing_picture_is_named(tmp_path, caplog):
     (write(tmp_path, document(BOXES)) / "train2017/1.png").unlink()
-    with pytest.raises(BadSample, match="image 11: no picture: .*1.png"):
+    with pytest.raises(BadSample, match=r"image 11 \(1.png\): no picture: .*train2017/1.png"):
         read(tmp_path)
     assert sorted(read(tmp_path, on_bad_sample="skip")[1]) == [10]
     assert "bad samples skipped: 1, " in caplog.messages[-1] and "1.png" in caplog.messages[-1]
@@ -277,3 +283,223 @@ def test_a_folder_of_scenes_gives_the_samples_of_the_stream(tmp_path):
     for (image, target), (other, same) in zip(data, expected, strict=True):
         assert torch.equal(image, other) and target["image_id"] == same["image_id"]
         assert torch.equal(target["boxes"], same["boxes"]) and torch.equal(target["labels"], same["labels"])
+
+
+def test_masks_of_the_same_name_are_not_the_pictures(tmp_path):
+    write(tmp_path, document(BOXES), "annotations/train.json", "images/train")
+    (tmp_path / "annotations" / "train").mkdir()
+    for n in range(4):
+        Image.new("L", (7, 7)).save(tmp_path / f"annotations/train/{n}.png")
+    assert read(tmp_path)[1][10]["orig_size"].tolist() == [60, 100]
+    (tmp_path / "images/train/0.png").unlink()
+    with pytest.raises(BadSample, match=r"image 10 \(0.png\): no picture: .*images/train/0.png"):
+        read(tmp_path)
+
+
+def test_two_likely_pictures_are_listed(tmp_path):
+    write(tmp_path, document(BOXES), "annotations/train.json", "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(ValueError, match="train.json.*which of these is the picture 0.png.*/a/0.png, .*/b/0.png"):
+        read(tmp_path)
+
+
+def test_a_folder_that_is_a_link(tmp_path):
+    write(tmp_path / "far", document(BOXES), "train.json", "images")
+    (tmp_path / "near").mkdir()
+    for name in ("train.json", "images"):
+        (tmp_path / "near" / name).symlink_to(tmp_path / "far" / name)
+    assert sorted(read(tmp_path / "near")[1]) == [10, 11]
+
+
+def test_splits_are_whole_words(tmp_path):
+    """`val` is in `festival`; and of two files with the word, both are named."""
+    write(tmp_path, document(BOXES), "annotations/festival_train.json", "images")
+    with pytest.raises(FileNotFoundError, match="nothing of the split 'val'"):
+        folder_rows(tmp_path, "val")
+    write(tmp_path, document(BOXES[:1]), "annotations/festival_val.json", "images")
+    assert len(list(folder_rows(tmp_path, "train")[0])) == 3 and len(list(folder_rows(tmp_path, "val")[0])) == 1
+
+
+def test_the_only_folder_in_a_folder_stands_for_it(tmp_path):
+    write(tmp_path / "unpacked" / "mugs-v2", document(BOXES))
+    assert len(list(folder_rows(tmp_path / "unpacked", "train")[0])) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_json_in_any_unicode(tmp_path, encoding):
+    content = document(BOXES, categories=((1, "Löffel"), (7, "スプーン")))
+    path = write(tmp_path, content) / "annotations/instances_train2017.json"
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
+    assert folder_rows(tmp_path, "train")[1][1:] == ("Löffel", "スプーン")
+
+
+def test_boxes_that_overhang_are_clipped_and_counted(tmp_path):
+    """More than a twentieth of them, which once was too many."""
+    data, targets = read(write(tmp_path, document([[(1, 60, 30, 45, 33), (7, -2, 0, 50, 20)], [(7, 10, 10, 20, 15)]])))
+    assert data.report.clipped_boxes == 2 and data.report.dropped_boxes == 0
+    torch.testing.assert_close(targets[10]["boxes"][1, [0, 2]], torch.tensor([0.0, 48]))
+
+
+@pytest.mark.parametrize("size", [-1, 0, None, 2.5, "100", float("nan"), 10**12])
+def test_a_size_that_cannot_be_is_the_pictures(tmp_path, size):
+    content = document(BOXES)
+    content["images"][0]["width"] = size
+    del content["images"][1]["height"]
+    write(tmp_path, content)
+    assert [t["orig_size"].tolist() for t in read(tmp_path)[1].values()] == [[60, 100]] * 2
+    assert "images without a possible size, so that the picture's counts: 2" in read_folder(tmp_path, "train").notes[0]
+
+
+@pytest.mark.parametrize("area", [-5, 0, 1e9, None, "12", [3], True, float("inf")])
+def test_an_area_that_cannot_be_does_not_count(tmp_path, area):
+    write(tmp_path, document([[(1, 10, 10, 20, 15)]], area=area), "val.json", "val")
+    (target,) = read(tmp_path, split="val")[1].values()
+    assert target["area"].tolist() == [300]
+
+
+def test_names_and_ids_as_windows_and_scripts_write_them(tmp_path):
+    content = document(BOXES)
+    content["images"][0]["file_name"] = "deep\\0.png"
+    for annotation in content["annotations"]:
+        del annotation["id"]
+    write(tmp_path, content)
+    (tmp_path / "train2017/deep").mkdir()
+    shutil.move(tmp_path / "train2017/0.png", tmp_path / "train2017/deep/0.png")
+    assert sorted(read(tmp_path)[1]) == [10, 11]
+
+
+def test_ap_by_size_counts_the_areas_of_outlines(tmp_path):
+    """The peer reads the same JSON; by the boxes' areas the large objects would be others."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    chance = torch.Generator().manual_seed(3)
+    boxes, found = [], []
+    for _ in range(12):
+        corner = torch.rand(5, 2, generator=chance) * torch.tensor([300.0, 200])
+        boxes.append([(1 + 6 * (n % 2), *c, *(20 + 120 * torch.rand(2, generator=chance)).tolist())
+                      for n, c in enumerate(corner.tolist())])  # fmt: skip
+    content = document(boxes)
+    for image in content["images"]:
+        image.update(width=500, height=400)
+    for annotation in content["annotations"]:
+        annotation["id"] += 1  # the peer takes an id of 0 for none
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3] * (0.3 + 0.5 * (annotation["id"] % 2))
+    write(tmp_path, content, "val.json", "val")
+    for n in range(12):
+        Image.new("RGB", (500, 400)).save(tmp_path / f"val/{n}.png")
+    _, targets = read(tmp_path, split="val")
+    results = []
+    for number, target in targets.items():
+        scale = torch.tensor([5, 4, 5, 4])
+        target["boxes"] = target["boxes"] * scale
+        shifted = target["boxes"] + 12 * torch.rand(5, 4, generator=chance)
+        found.append({"boxes": shifted, "labels": target["labels"], "scores": torch.rand(5, generator=chance)})
+        lists = (found[-1][key].tolist() for key in ("boxes", "labels", "scores"))
+        for (x1, y1, x2, y2), label, score in zip(*lists, strict=True):
+            results.append({"image_id": number, "category_id": {1: 1, 2: 7}[label], "bbox": [x1, y1, x2 - x1, y2 - y1],
+                            "score": score})  # fmt: skip
+    truth = COCO(str(tmp_path / "val.json"))
+    peer = COCOeval(truth, truth.loadRes(results), "bbox")
+    peer.evaluate(), peer.accumulate(), peer.summarize()
+    numbers = evaluate_detections(found, [*targets.values()], num_classes=3, names=("", "cup", "spoon")).summary()
+    assert [*numbers.values()] == pytest.approx(peer.stats.tolist(), abs=1e-4)
+    without = [{k: v for k, v in target.items() if k != "area"} for target in targets.values()]
+    assert evaluate_detections(found, without, num_classes=3, names=("", "cup", "spoon")).summary() != numbers
+
+
+def test_training_has_no_areas(tmp_path):
+    write(tmp_path, document(BOXES, area=100))
+    assert all("area" not in target for target in read(tmp_path)[1].values())
+
+
+def test_the_share_for_validation_by_hand():
+    """The first eight bytes of a hash in sixteenths: `sha256 <<< "0 a"` begins with these."""
+    import hashlib
+
+    first = int(hashlib.sha256(b"0 picture").hexdigest()[:16], 16) / 2**64
+    assert falls_to_val("deep/picture.jpg", first + 1e-9) and not falls_to_val("picture.png", first - 1e-9)
+    names = [f"{n}.jpg" for n in range(4000)]
+    chosen = {name for name in names if falls_to_val(name, 0.2)}
+    assert 0.17 < len(chosen) / 4000 < 0.23
+    assert chosen < {name for name in names if falls_to_val(name, 0.3)}
+    assert chosen != {name for name in names if falls_to_val(name, 0.2, seed=1)}
+
+
+@pytest.mark.parametrize("json_path", ["_annotations.coco.json", "train.json", "annotations/result.json"])
+def test_a_folder_without_a_split_is_split_on_request(tmp_path, json_path):
+    content = document([[(1, 10, 10, 20, 15)]] * 40)
+    write(tmp_path, content, json_path, "images")
+    for n in range(40):
+        Image.new("RGB", SIZE).save(tmp_path / f"images/{n}.png")
+    parts = {split: read(tmp_path, split=split, val_share=0.3)[1] for split in ("train", "val")}
+    assert sorted([*parts["train"], *parts["val"]]) == list(range(10, 50))
+    assert sorted(parts["val"]) == [10 + n for n in range(40) if falls_to_val(f"{n}.png", 0.3)]
+    assert read(tmp_path, split="val", val_share=0.3, split_seed=5)[1].keys() != parts["val"].keys()
+    assert len(read(tmp_path, val_share=0)[1]) == 40
+    with pytest.raises(FileNotFoundError, match="nothing of the split 'val'.*val_share=0 gives it none of 40 pictures"):
+        read(tmp_path, split="val", val_share=0)
+    if json_path != "train.json":
+        with pytest.raises(FileNotFoundError, match="nothing of the split 'train'.*has no splits.*val_share=0.2"):
+            read(tmp_path)
+
+
+def test_a_share_of_what_cannot_be_split(tmp_path):
+    write(tmp_path, document(BOXES))
+    write(tmp_path, document(BOXES), "annotations/instances_val2017.json", "val2017")
+    with pytest.raises(ValueError, match="has a split 'val' of its own: leave out val_share"):
+        read(tmp_path, val_share=0.2)
+    with pytest.raises(ValueError, match="val_share is 1.5, expected 0 ≤ val_share < 1"):
+        read(tmp_path, val_share=1.5)
+    with pytest.raises(ValueError, match="val_share splits a folder, and me/data is none"):
+        COCOStreamDataset(source="me/data", val_share=0.2)
+
+
+def test_parquet_files_are_split_on_request(tmp_path):
+    parquet(tmp_path, CORNERS * 10, name="pictures.parquet")
+    parts = [sorted(read(tmp_path, split=split, val_share=0.3)[1]) for split in ("train", "val")]
+    assert sorted(parts[0] + parts[1]) == list(range(30)) and parts[1] == [
+        n for n in range(30) if falls_to_val(str(n), 0.3)
+    ]
+
+
+def test_a_recipe_splits_a_folder_once_for_all(tmp_path):
+    write(tmp_path, document(BOXES), "all.json", "images")
+    recipe = RECIPES["openmoji-tiny"].with_data(tmp_path, val_share=0.5)
+    parts = [recipe.dataset(split, metadata=True) for split in ("train", "val")]
+    numbers = [[int(target["image_id"]) for _, target in part] for part in parts]
+    assert sorted(numbers[0] + numbers[1]) == [10, 11, 12] and numbers[1] == [
+        10 + n for n in range(3) if falls_to_val(str(n), 0.5)
+    ]
+
+
+def test_three_layouts_of_the_same_pictures_give_the_same_samples(tmp_path):
+    """As COCO's JSON, as YOLO and as Pascal VOC, whose corners count from 1."""
+    corners = [[(60, 30, 95, 58), (0, 0, 50, 20)], [(10, 10, 30, 40)], []]
+    coco, yolo, voc = (tmp_path / name for name in ("coco", "yolo", "voc"))
+    sizes = [[(1 + n, x1, y1, x2 - x1, y2 - y1) for n, (x1, y1, x2, y2) in enumerate(boxes)] for boxes in corners]
+    write(coco, document(sizes, categories=((1, "cup"), (2, "spoon"))), "train.json", "images")
+    for folder in (yolo / "labels", voc / "Annotations"):
+        folder.mkdir(parents=True)
+    shutil.copytree(coco / "images", yolo / "images")
+    shutil.copytree(coco / "images", voc / "JPEGImages")
+    (yolo / "images/3.png").unlink()
+    (yolo / "data.yaml").write_text("train: images\nnames: [cup, spoon]")
+    (voc / "ImageSets").mkdir()
+    (voc / "ImageSets/train.txt").write_text("0\n1\n2")
+    for number, boxes in enumerate(corners):
+        lines, objects = [], []
+        for n, (x1, y1, x2, y2) in enumerate(boxes):
+            lines.append(f"{n} {(x1 + x2) / 200} {(y1 + y2) / 120} {(x2 - x1) / 100} {(y2 - y1) / 60}")
+            box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            objects.append(f"<object><name>{('cup', 'spoon')[n]}</name><bndbox>{box}</bndbox></object>")
+        (yolo / f"labels/{number}.txt").write_text("\n".join(lines))
+        (voc / f"Annotations/{number}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
+    expected = [target for _, target in COCOStreamDataset(source=coco, keep_empty=True)]
+    assert [len(target["boxes"]) for target in expected] == [2, 1, 0]
+    for folder in (yolo, voc):
+        data = COCOStreamDataset(source=folder, keep_empty=True)
+        assert data.names == ("__background__", "cup", "spoon")
+        for (_, target), other in zip(data, expected, strict=True):
+            torch.testing.assert_close(target["boxes"], other["boxes"], atol=1e-3, rtol=0)
+            assert torch.equal(target["labels"], other["labels"])

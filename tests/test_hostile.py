@@ -179,7 +179,8 @@ NOTHING = {"boxes": torch.empty(0, 4), "scores": torch.empty(0), "labels": torch
 @example(["A.jpg", "a.png", "A-2.png", "a" * 251 + ".jpg", "..jpg", "\udcff.jpg", "..\\b.jpg"], False)
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.booleans())
 def test_detect_writes_one_file_for_each_picture_into_its_folder(names, spelled_out):
-    detector = Mock(**{"load.return_value.names": COCO_NAMES, "load.return_value.return_value": NOTHING})
+    nothing = {"names": COCO_NAMES, "detect.side_effect": lambda inputs, score: [NOTHING] * len(inputs)}
+    detector = Mock(**{"load.return_value": Mock(**nothing)})
     picture = Mock(return_value=Image.new("RGB", (1, 1)))
     quick = patch.multiple(cli, draw_detections=write_a_byte, open_picture=picture, Detector=detector)
     with tempfile.TemporaryDirectory() as folder, quick:

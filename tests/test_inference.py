@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from frcnn_common import FasterRCNN
 from frcnn_common.boxes import box_iou
 from frcnn_common.constants import COURSE, DEVICE, TORCHVISION
 from frcnn_common.engine import Trainer
-from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
+from frcnn_common.inference import SHIPPED, Detector, load_detector, read_ahead, save_detector
 from frcnn_common.metrics import evaluate, predict
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
@@ -276,15 +277,71 @@ def test_any_mode(tiny, mode):
 
 def test_coco_weights_follow_torchvisions_rule_of_size():
     detector = Detector(FasterRCNN(3, width=4, fpn_channels=16, fc_dim=32).to(DEVICE), name="coco")
-    batch, sizes = detector._prepare(Image.new("RGB", (200, 100)))
-    assert sizes == [(666, 1333)] and batch.shape == (1, 3, 672, 1344)
-    batch, sizes = detector._prepare(Image.new("RGB", (100, 100)))
-    assert sizes == [(800, 800)] and batch.shape == (1, 3, 800, 800)
+    pixels, inner, size = detector.prepare(Image.new("RGB", (200, 100)))
+    assert (inner, size) == ((666, 1333), (100, 200)) and pixels.shape == (3, 672, 1344)
+    pixels, inner, size = detector.prepare(Image.new("RGB", (100, 100)))
+    assert (inner, size) == ((800, 800), (100, 100)) and pixels.shape == (3, 800, 800)
 
 
 def test_input_of_a_square_is_the_data_sets():
     image = Image.effect_noise((30, 20), 80)
-    assert torch.equal(Detector(SMALL.model(), 64)._prepare(image)[0][0], to_input(image, 64))
+    for keep_aspect, inner in ((False, (64, 64)), (True, (43, 64))):
+        pixels, *sizes = Detector(SMALL.model(), 64, keep_aspect=keep_aspect).prepare(image)
+        assert torch.equal(pixels, to_input(image, 64, keep_aspect)) and sizes == [inner, (20, 30)]
+
+
+def of_many_shapes(count=11):
+    """Scenes of the validation split, some of them stretched to other shapes."""
+    shapes = [(1.0, 1.0), (2.0, 1.0), (1.0, 1.5), (0.5, 1.0)]
+    pictures = [scene(number)[0] for number in range(count)]
+    factors = [shapes[number % len(shapes)] for number in range(count)]
+    return [p.resize((int(p.width * x), int(p.height * y))) for p, (x, y) in zip(pictures, factors, strict=True)]
+
+
+def assert_same_detections(found, alone):
+    """Boxes within a thousandth of a pixel, the same labels, in the same order."""
+    assert len(found) == len(alone)
+    for many, one in zip(found, alone, strict=True):
+        assert many["labels"].tolist() == one["labels"].tolist()
+        torch.testing.assert_close(many["boxes"], one["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(many["scores"], one["scores"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_many_pictures_at_once_are_found_like_each_alone(tiny, keep_aspect):
+    detector = Detector(tiny.model, tiny.img_size, keep_aspect=keep_aspect)
+    pictures = of_many_shapes()
+    alone = [detector(picture) for picture in pictures]
+    assert sum(len(one["boxes"]) for one in alone) > 20
+    assert_same_detections(detector(pictures), alone)
+    assert_same_detections(detector(pictures, batch_size=3), alone)
+    assert detector([]) == []
+
+
+def test_by_torchvisions_rule_a_picture_is_found_as_torchvision_finds_it_alone(monkeypatch):
+    """Whatever else is in the list. At a quarter of the rule's sizes, since this is a whole ResNet-50."""
+    from torchvision.models.detection import FasterRCNN as Peer
+    from torchvision.models.detection import transform
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.transforms.functional import to_tensor
+
+    rule = transform.GeneralizedRCNNTransform
+    smaller = lambda shorter, longer, *normal: rule(shorter // 4, longer // 4, *normal)
+    torch.manual_seed(3)
+    peer = Peer(resnet_fpn_backbone(backbone_name="resnet50", weights=None), 5, min_size=200, max_size=333).eval()
+    nn.init.normal_(peer.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+    peer.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0])
+    ours = FasterRCNN.from_torchvision(peer.state_dict(), bn_eps=1e-5).to(DEVICE)
+    monkeypatch.setattr(transform, "GeneralizedRCNNTransform", smaller)
+    pictures = [scene(number)[0].resize(size) for number, size in enumerate(((320, 240), (240, 320), (320, 240)))]
+    found = Detector(ours)(pictures, score=0.05)
+    with torch.no_grad():
+        for picture, mine in zip(pictures, found, strict=True):
+            theirs = peer([to_tensor(picture)])[0]
+            assert len(mine["boxes"]) == len(theirs["boxes"]) > 0
+            apart = torch.cdist(mine["boxes"], theirs["boxes"], p=torch.inf)
+            apart[mine["labels"][:, None] != theirs["labels"]] = torch.inf
+            assert apart.min(dim=1).values.max() < 0.01 and apart.min(dim=0).values.max() < 0.01
 
 
 @pytest.mark.long
@@ -310,3 +367,109 @@ def test_the_shipped_detector_finds_most_of_forty_scenes(tiny):
             same = labels[:, None] == found["labels"]
             hits += int(((box_iou(boxes, found["boxes"]) > 0.5) & same).any(dim=1).sum())
     assert hits > 0.7 * total
+
+
+def test_the_model_sees_at_most_a_batch_and_pictures_come_in_their_order(tiny):
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, images, image_sizes):
+            seen.append(len(images))
+            return [{"boxes": torch.tensor([[0.0, 0, *size[::-1]]]), "scores": torch.ones(1), "labels": torch.ones(1)}
+                    for size in image_sizes], None  # fmt: skip
+
+    detector = Detector(Watched(1, 1), 64, keep_aspect=True)
+    pictures = [Image.new("RGB", (10 + number, 20)) for number in range(19)]
+    found = detector(pictures, batch_size=8)
+    assert seen == [8, 8, 3]
+    assert [one["boxes"][0].round().tolist() for one in found] == [[0, 0, 10 + number, 20] for number in range(19)]
+
+
+def test_only_pictures_of_one_shape_share_a_batch():
+    """So none is padded for the sake of another."""
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, images, image_sizes):
+            seen.append((list(images.shape), image_sizes))
+            nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}
+            return [nothing] * len(images), None
+
+    wide, high = Image.new("RGB", (200, 100)), Image.new("RGB", (100, 200))
+    Detector(Watched(1, 1))([wide, high, wide])
+    assert seen == [([2, 3, 672, 1344], [(666, 1333)] * 2), ([1, 3, 1344, 672], [(1333, 666)])]
+
+
+def test_large_pictures_share_a_batch_with_few():
+    """800 × 800 pixels are 0.64 of the 2.1 megapixels of a batch."""
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, images, image_sizes):
+            seen.append(len(images))
+            return [
+                {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)} for _ in images
+            ], None
+
+    found = Detector(Watched(1, 1))([Image.new("RGB", (90, 90))] * 5)
+    assert seen == [3, 2] and len(found) == 5
+
+
+def test_whether_pictures_keep_their_shape_is_stored(tmp_path):
+    recipe = replace(FIVE, keep_aspect=True)
+    save_detector(tmp_path / "a.safetensors", by_position(), recipe)
+    save_checkpoint(tmp_path / "a.pt", by_position(), recipe=recipe.describe())
+    for name in ("a.safetensors", "a.pt"):
+        assert load_detector(tmp_path / name)[1]["keep_aspect"] is True
+        assert Detector.load(tmp_path / name).keep_aspect is True
+    assert load_detector(SHIPPED)[1]["keep_aspect"] is Detector.load("tiny").keep_aspect is False
+
+
+def test_padded_pictures_are_found_as_predict_finds_them(tiny):
+    recipe = replace(TINY, keep_aspect=True)
+    expected, targets = predict(tiny.model, recipe.loader("val", 3, batch_size=3, metadata=True))
+    pictures = list(recipe.dataset("val", 3).pictures())
+    found = Detector(tiny.model, 256, keep_aspect=True)([picture for picture, _ in pictures], score=0.05)
+    assert sum(len(one["boxes"]) for one in found)
+    for one, wanted, (picture, truth), target in zip(found, expected, pictures, targets, strict=True):
+        torch.testing.assert_close(truth["boxes"], target["boxes"], rtol=0, atol=0.01)
+        assert one["labels"].tolist() == wanted["labels"].tolist()
+        torch.testing.assert_close(one["boxes"], wanted["boxes"], rtol=1e-3, atol=0.05)
+        assert (one["boxes"] <= torch.tensor([picture.width, picture.height] * 2) + 1e-3).all()
+
+
+# What is read ahead
+
+
+def test_what_is_read_ahead_comes_in_order_and_is_never_more_than_a_few():
+    started = []
+    ahead = read_ahead((started.append(number) or number for number in range(50)), count=4)
+    for number, item in enumerate(ahead):
+        assert item == number and len(started) <= number + 6
+    assert started == list(range(50))
+
+
+def test_an_error_comes_in_the_place_of_its_item():
+    def items():
+        yield 1
+        yield 2
+        raise ValueError("the third")
+
+    ahead = read_ahead(items(), count=8)
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(ValueError, match="the third"):
+        next(ahead)
+
+
+def test_a_reader_that_is_left_reads_no_further():
+    started = []
+    ahead = read_ahead((started.append(number) or number for number in range(50)), count=4)
+    assert next(ahead) == 0
+    ahead.close()
+    count = len(started)
+    assert count <= 6 and not any(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
+
+
+def test_a_picture_too_slender_for_torchvisions_rule_is_refused_by_its_size():
+    with pytest.raises(ValueError, match="1×2000 pixels are too slender"):
+        Detector(by_position()).prepare(Image.new("RGB", (1, 2000)))

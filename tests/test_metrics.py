@@ -293,3 +293,21 @@ def test_import_is_light():
     heavy += tuple(f"frcnn_common.{name}" for name in ("recipes", "runs", "engine", "openmoji", "drawing"))
     code = f"import sys, frcnn_common.metrics; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_boxes_of_padded_pictures_go_back_by_the_size_without_padding():
+    """64 × 64 with 32 rows of picture, which has 160 × 320 pixels: five times as large both ways."""
+
+    class Padded(Echo):
+        def forward(self, images, image_sizes):
+            assert image_sizes == [(32, 64), (64, 64)]
+            return super().forward(images)
+
+    first = target_of(boxes_at([8, 8, 40, 24]), [5]) | {"size": torch.tensor([32, 64])}
+    second = first | {"size": torch.tensor([64, 64])}
+    orig = torch.tensor([160, 320])
+    batch = [first | {"orig_size": orig}, second]
+    predictions, targets = predict(Padded(1, 1), [(torch.zeros(2, 3, 64, 64), batch)])
+    for row in (predictions[0], targets[0]):
+        assert row["boxes"].tolist() == [[40, 40, 200, 120]]
+    assert predictions[1]["boxes"].tolist() == targets[1]["boxes"].tolist() == [[8, 8, 40, 24]]

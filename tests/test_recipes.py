@@ -101,6 +101,12 @@ def test_another_batch_size_scales_the_learning_rate():
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("steps", "warmup"), [(9600, 300), (1500, 300), (100, 20), (4, 0)])
+def test_of_a_short_run_at_most_a_fifth_is_warm_up(steps, warmup):
+    recipe = RECIPES["openmoji-tiny"].with_steps(steps)
+    assert (recipe.steps, recipe.warmup_steps) == (steps, warmup)
+
+
 def test_every_picture_is_trained_on_however_many_workers_there_are():
     """Twenty pictures, four workers, batches of eight: of five pictures, no worker could make a batch."""
     rows = datasets.IterableDataset.from_generator(scenes, gen_kwargs={"numbers": list(range(20))})
@@ -112,6 +118,15 @@ def test_every_picture_is_trained_on_however_many_workers_there_are():
 
 def scenes(numbers):
     yield from (draw_scene(number, longest=64) for number in numbers)
+
+
+def test_a_recipe_that_keeps_the_shape_of_pictures_says_so_to_its_data():
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=64, keep_aspect=True)
+    for split in ("train", "val"):
+        images, targets = next(iter(recipe.loader(split, batch_size=3)))
+        assert images.shape == (3, 3, 64, 64)
+        assert all(max(target["size"].tolist()) == 64 for target in targets)
+    assert not any("size" in target for target in next(iter(RECIPES["openmoji-tiny"].loader("val", batch_size=2)))[1])
 
 
 def test_names_must_fit_the_model_and_be_text():

@@ -15,12 +15,15 @@ from torch import nn
 
 from frcnn_common.runs import (
     RunFolder,
+    best_entry,
     data_state,
     load_checkpoint,
+    out_of_patience,
     random_states,
     refuse_other_run,
     save_checkpoint,
     set_random_states,
+    weights_file,
 )
 
 
@@ -105,6 +108,52 @@ def test_a_log_that_does_not_hold_the_steps_is_refused(tmp_path):
 def test_an_empty_folder_has_no_checkpoint_and_an_empty_log(tmp_path):
     run = RunFolder(tmp_path / "new")
     assert run.last() is None and run.rewind(0) == []
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "since"),
+    [
+        ([], None, 0),
+        ([None, None], None, 0),
+        ([0.0], 1, 0),
+        ([None, 0.3, 0.3, None, 0.2], 2, 2),
+        ([0.1, 0.3, 0.2, 0.4], 4, 0),
+        ([NAN, 0.3, NAN], 2, 1),
+        ([NAN, NAN], None, 2),
+    ],
+)
+def test_the_best_is_the_first_of_the_highest_and_patience_counts_from_there(scores, best, since):
+    history = [{"step": step} | ({} if ap is None else {"AP": ap}) for step, ap in enumerate(scores, start=1)]
+    assert (best_entry(history) or {"step": None})["step"] == best
+    assert not out_of_patience(history, None)
+    assert [out_of_patience(history, patience) for patience in range(1, 4)] == [since >= n for n in range(1, 4)]
+
+
+def test_an_evaluation_without_a_number_does_not_hide_the_best(tmp_path):
+    run_of(tmp_path, [NAN, 0.5, 0.3, NAN, NAN], keep=1)
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["step_00000002.pt", "step_00000005.pt"]
+
+
+def test_the_weights_of_a_folder_are_the_best_there_are(tmp_path):
+    assert weights_file(tmp_path / "a.safetensors") == tmp_path / "a.safetensors"
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights in the folder .*: neither best.safetensors nor weights.saf"
+    ):
+        weights_file(tmp_path)
+    for name in ("step_00000009.pt", "step_00000010.pt", "weights.safetensors", "best.safetensors"):
+        (tmp_path / name).touch()
+        assert weights_file(str(tmp_path)) == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "best.safetensors"])
+def test_a_new_run_does_not_begin_over_the_weights_of_another(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"holds {name} of another run: choose another folder"):
+        RunFolder(tmp_path).begin()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_random_numbers_come_again_after_a_checkpoint(tmp_path):

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from frcnn_common import COCOStreamDataset
-from frcnn_common.samples import Augment, BadSample, OpenRow, clean_boxes, denormalize, normalize, to_rgb, to_sample
+from frcnn_common.samples import (
+    Augment,
+    BadSample,
+    OpenRow,
+    clean_boxes,
+    denormalize,
+    input_size,
+    normalize,
+    to_input,
+    to_rgb,
+    to_sample,
+)
 
 ORIENTATION = 0x0112
 
@@ -188,7 +199,7 @@ BAD_ROWS = {
     "large bomb by a little": (row(encoded(Image.new("1", (9_500, 9_500)))), "image 5: 9500×9500 pixels are more than"),
     "float pixels": (row(encoded(Image.new("F", (4, 4)), "TIFF")), "image 5: .*floating-point"),
     "no image": (row(PNG, image=None), "image 5: no picture"),
-    "missing file": (row(PNG, image={"bytes": None, "path": "nowhere.jpg"}), "image 5: no picture.*nowhere.jpg"),
+    "missing file": (row(PNG, image={"bytes": None, "path": "nowhere.jpg"}), "image 5 \\(nowhere.jpg\\): no picture"),
     "other size": (row(PNG, width=80, height=40), "image 5: the picture has 40×40 pixels, the row says 80×40"),
     "reversed": (row(PNG, [(9, 9, 3, 12)]), r"image 5: box is not x1 y1 x2 y2.*\[9.0, 9.0, 3.0, 12.0\]"),
     "nan": (row(PNG, [(0, 0, float("nan"), 1)]), "image 5: box is not finite"),
@@ -432,3 +443,85 @@ def test_a_picture_is_decoded_at_the_first_call_alone():
     opened = OpenRow(row(PNG), 8)
     assert opened.decode() is opened.decode() and opened.decode().size == (8, 8)
     assert OpenRow(row(PNG)).decode().size == (40, 40)
+
+
+def test_an_area_that_cannot_be_the_objects_is_the_boxs():
+    """Four boxes of 20 × 10 pixels; the last is cut to 10 × 10 by the edge, and so is what counts for it."""
+    boxes = [[10.0, 10, 30, 20]] * 3 + [[90.0, 10, 110, 20]]
+    objects = {"bbox": boxes, "category": [0] * 4, "area": [150, None, 9e9, float("nan")]}
+    target, _, clipped = clean_boxes({"image_id": 1, "objects": objects}, (60, 100))
+    assert target["area"].tolist() == [150, 200, 200, 100] and clipped == 1
+    kept = OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}, crowds=True)
+    assert kept.target["area"].tolist() == [150, 200, 200, 100]
+    assert "area" not in OpenRow({"image_id": 1, "image": Image.new("RGB", (100, 60)), "objects": objects}).target
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"),
+    [((20, 40), (32, 64)), ((40, 20), (64, 32)), ((7, 7), (64, 64)), ((100, 3), (64, 2)), ((1, 1000), (1, 64))],
+)
+def test_the_longer_side_fills_the_square_and_the_shape_stays(size, inner):
+    assert input_size(size, 64, keep_aspect=True) == inner
+    assert input_size(size, 64) == (64, 64)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_picture_that_keeps_its_shape_lies_in_the_upper_left_corner(turned):
+    """40 × 20 pixels in a square of 80: everything is twice as large, and below (or beside) it is the mean color."""
+    size, box = ((20, 40), (5, 10, 10, 20)) if turned else ((40, 20), (10, 5, 20, 10))
+    picture = Image.effect_noise(size, 80).convert("RGB")
+    image, target = next(iter(dataset(row(encoded(picture), [box]), img_size=80, keep_aspect=True)))
+    width, height = 2 * size[0], 2 * size[1]
+    assert image.shape == (3, 80, 80) and target["size"].tolist() == [height, width]
+    assert target["boxes"].tolist() == [[2.0 * corner for corner in box]]
+    assert image[:, height:].count_nonzero() == image[:, :, width:].count_nonzero() == 0
+    expected = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    assert np.array_equal(pixels((image[:, :height, :width],)), expected)
+    assert torch.equal(to_input(picture, 80, keep_aspect=True), image)
+
+
+def test_a_box_at_the_border_of_a_rounded_picture_stays_within_it():
+    """A side of 33 × 64 / 100 = 21.12 pixels is rounded to 21."""
+    picture = Image.new("RGB", (100, 33))
+    _, target = next(iter(dataset(row(encoded(picture), [(0, 0, 100, 33)]), img_size=64, keep_aspect=True)))
+    assert target["size"].tolist() == [21, 64] and target["boxes"].tolist() == [[0, 0, 64, 21]]
+
+
+def test_a_stretched_sample_says_nothing_of_a_size():
+    assert next(iter(dataset(row(PNG))))[1].keys() == {"boxes", "labels"}
+
+
+def tall_sample():
+    """The white square in a picture 16 wide and 32 high, padded to a square."""
+    image, target = square_sample()
+    return image, target | {"size": torch.tensor([32, 16])}
+
+
+def test_a_padded_picture_is_mirrored_within_itself():
+    image, target = Augment(flip=1.0)(*tall_sample())
+    assert target["boxes"].tolist() == [[6.0, 4.0, 14.0, 12.0]] and target["size"].tolist() == [32, 16]
+    expected = torch.zeros(3, 32, 32)
+    expected[:, 4:12, 6:14] = 1
+    assert torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_padded_picture_is_enlarged_by_the_factor_and_cropped_within_itself(seed, factor, turned):
+    image, target = tall_sample()
+    if turned:
+        image, boxes = image.transpose(1, 2), target["boxes"][:, [1, 0, 3, 2]]
+        target = target | {"boxes": boxes, "size": target["size"].flip(0)}
+    torch.manual_seed(seed)
+    image, target = Augment(flip=0.0, scales=(factor, factor))(image, target)
+    height, width = target["size"].tolist()
+    assert image.shape == (3, 32, 32)
+    assert image[:, height:].count_nonzero() == image[:, :, width:].count_nonzero() == 0
+    bright = (image[0] > 0.5).nonzero()
+    if len(target["boxes"]):
+        box = target["boxes"][0]
+        seen = torch.cat([bright.amin(0).flip(0), bright.amax(0).flip(0) + 1]).float()
+        assert (box - seen).abs().max() <= 1
+        inside = (box[:2] > 0).all() and box[2] < width and box[3] < height
+        assert not inside or (box[2:] - box[:2]).tolist() == [8 * factor] * 2

@@ -79,31 +79,14 @@ def test_a_copy_of_a_detector_detects_the_same(way):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("conventions", [{}, {"conventions": TORCHVISION}])
-def test_a_compiled_training_step_has_the_same_losses_and_gradients(backend, conventions):
+def test_a_compiled_training_step_has_the_same_losses_and_gradients():
+    """With checkpointing asked for, as by default: a compiler cannot trace it, and decides itself what to keep."""
     torch.compiler.reset()
-    model = small(**conventions)
-    expected, gradient = losses_of(model, *batch())
-    model = small(**conventions)
-    compiled = torch.compile(model, backend=backend)
-    compiled.zero_grad()
-    losses = compiled(*batch())
-    sum(losses.values()).backward()
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
-    torch.testing.assert_close(model.fpn.output[0].weight.grad, gradient, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_compiled_model_detects_the_same():
-    torch.compiler.reset()
-    model = small(score_thr=0.2).eval()
-    images, _ = batch()
-    with torch.no_grad():
-        expected, _ = model(images)
-        found, _ = torch.compile(model, backend="eager")(images)
-    for mine, theirs in zip(expected, found, strict=True):
-        torch.testing.assert_close(theirs["boxes"], mine["boxes"])
+    expected, gradient = losses_of(small(checkpoint=True), *batch())
+    compiled = torch.compile(small(checkpoint=True), backend="aot_eager")
+    found, compiled_gradient = losses_of(compiled, *batch())
+    assert found == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(compiled_gradient, gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture
