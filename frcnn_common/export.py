@@ -31,7 +31,7 @@ def export_settings(detector) -> dict:
     -------
     dict
         `names`: by label, the background first. `img_size`: side of the square that pictures are brought to, or None
-        for torchvision's rule. `mean`, `std`: of the pixels in 0…1, by channel. `strides`: pixels from cell to cell on
+        for torchvision's rule; `keep_aspect`: whether they keep their shape in it. `mean`, `std`: of the pixels in 0…1, by channel. `strides`: pixels from cell to cell on
         P2…P6; `anchors`: corners around the center, by level and ratio; `anchor_offset`: of that center in its cell;
         `whole_steps`: whether the stride is the picture's side // the map's side instead. `pre_nms`, `post_nms`,
         `rpn_nms_thr`, `min_side`: of the proposals. `level_bounds`: sides of a region from which it belongs to P3, P4,
@@ -42,6 +42,7 @@ def export_settings(detector) -> dict:
     return {
         "names": list(detector.names),
         "img_size": detector.img_size,
+        "keep_aspect": detector.keep_aspect,
         "mean": IMAGENET_MEAN.flatten().tolist(),
         "std": IMAGENET_STD.flatten().tolist(),
         "strides": list(rpn.anchor_gen.strides),
