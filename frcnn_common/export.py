@@ -31,12 +31,12 @@ def export_settings(detector) -> dict:
     -------
     dict
         `names`: by label, the background first. `img_size`: side of the square that pictures are brought to, or None
-        for torchvision's rule; `keep_aspect`: whether they keep their shape in it. `mean`, `std`: of the pixels in 0…1, by channel. `strides`: pixels from cell to cell on
-        P2…P6; `anchors`: corners around the center, by level and ratio; `anchor_offset`: of that center in its cell;
-        `whole_steps`: whether the stride is the picture's side // the map's side instead. `pre_nms`, `post_nms`,
-        `rpn_nms_thr`, `min_side`: of the proposals. `level_bounds`: sides of a region from which it belongs to P3, P4,
-        P5. `delta_clamp`, `box_weights`: of the decoding; proposals have no weights. `score_thr`, `nms_thr`,
-        `max_dets`, `min_box`: of the detections.
+        for torchvision's rule; `keep_aspect`: whether they keep their shape in it. `mean`, `std`: of the pixels in 0…1,
+        by channel. `strides`: pixels from cell to cell on P2…P6; `anchors`: corners around the center, by level and
+        ratio; `anchor_offset`: of that center in its cell; `whole_steps`: whether the stride is the picture's side //
+        the map's side instead. `pre_nms`, `post_nms`, `rpn_nms_thr`, `min_side`: of the proposals. `level_bounds`:
+        sides of a region from which it belongs to P3, P4, P5. `delta_clamp`, `box_weights`: of the decoding; proposals
+        have no weights. `score_thr`, `nms_thr`, `max_dets`, `min_box`: of the detections.
     """
     model, how, rpn = detector.model, detector.model.conventions, detector.model.rpn
     return {
