@@ -13,7 +13,13 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+import torch
+import torchvision
 import yaml
+
+from frcnn_common import AnchorGenerator, ROIAlign, box_iou, decode_boxes, encode_boxes, nms
+from frcnn_common.anchors import assign_anchors
+from frcnn_common.lessons import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build/html"
@@ -356,3 +362,412 @@ def test_search_in_a_browser(server, browser, pages):
     assert page.locator("#search-results li a").count() >= 3
     assert page.evaluate("forbidden") == []
     page.close()
+
+
+# --- Figures that a reader can touch ----------------------------------------------------------------------------------
+FIGURES = ROOT / "book/_static/figures"
+CELLS = {
+    path.stem: "\n".join(
+        "".join(cell["source"])
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    )
+    for path in sorted((ROOT / "nbs/chapters").glob("0*.ipynb"))
+}
+TOUCHED = {name: page for page, code in CELLS.items() for name in re.findall(r"^#\| touch: (\w+)$", code, re.MULTILINE)}
+
+
+UNNAMED = "all => all.filter(one => !(one.ariaLabel || one.labels?.[0]?.innerText || one.innerText)).length"
+FOCUS = """one => {
+    const part = one.querySelector('.face, .ring'), style = getComputedStyle(part ?? one)
+    return part ? style.strokeDasharray : style.outlineStyle
+}"""
+
+
+class Figure:
+    """A figure in a browser, and the hand that touches it."""
+
+    def __init__(self, page, name):
+        self.page, self.root = page, page.locator(f"figure.touch-{name}.live")
+        self.root.wait_for()
+        self.data = json.loads(self.root.locator("script").text_content())
+
+    def reading(self, name, nth=0):
+        label = self.root.locator(".touch-readings span").get_by_text(name, exact=True).nth(nth)
+        return label.locator("xpath=following-sibling::b[1]").text_content().replace("−", "-")
+
+    def boxes(self):
+        found = self.root.locator(".touch-box").evaluate_all("all => all.map(one => one.dataset.box)")
+        return torch.tensor([json.loads(box) for box in found], dtype=torch.float32)
+
+    def drag(self, part, dx, dy):
+        """Press the mouse on the middle of a part, and move it, in pixels."""
+        part.scroll_into_view_if_needed()
+        box = part.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + dx / 2, y + dy / 2)
+        self.page.mouse.move(x + dx, y + dy)
+        self.page.mouse.up()
+
+    def press(self, part, *keys):
+        part.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def states(self, *acts):
+        """Begin as the page does, then act and act again."""
+        yield
+        for act in acts:
+            act()
+            yield
+
+
+@pytest.fixture
+def touch(server, browser, request):
+    """Open the page of a figure, and hand out the figure. Nothing may go wrong in it, nor break the page's policy."""
+    opened, errors = [], []
+
+    def open_figure(name, **options):
+        if name not in TOUCHED:
+            pytest.skip(f"no page has the figure {name}")
+        page = browser.new_page(viewport={"width": 1200, "height": 900}, **options)
+        page.add_init_script(WATCH)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{server}/nbs/chapters/{TOUCHED[name]}.html")
+        opened.append(page)
+        figure = Figure(page, name)
+        stops = figure.root.locator(".touch-stage :is(button, input, [tabindex='0'])")
+        assert stops.count() and stops.evaluate_all(UNNAMED) == 0
+        figure.press(stops.first, "Shift")
+        assert stops.first.evaluate(FOCUS) != "none", "the focus is not seen"
+        return figure
+
+    yield open_figure
+    assert errors == [] and [page.evaluate("forbidden") for page in opened] == [[]] * len(opened)
+    for page in opened:
+        page.close()
+
+
+def last_number(text):
+    return float(text.split()[-1])
+
+
+def test_two_boxes_have_the_overlap_that_the_library_gives_them(touch):
+    figure = touch("iou")
+    box = figure.root.locator(".touch-box")
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.drag(box.nth(1).locator(".face"), 30, 20),
+        lambda: figure.press(box.nth(0), "ArrowRight", "ArrowDown", "Shift+ArrowRight"),
+        lambda: figure.drag(box.nth(1).locator(".spot").nth(0), -25, 15),
+        lambda: figure.root.get_by_role("button", name="0.5").click(),
+    ):
+        a, b = figure.boxes()
+        shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
+        overlap = box_iou(a[None], b[None]).item()
+        assert last_number(figure.reading("IoU")) == pytest.approx(overlap, abs=6e-4)
+        assert last_number(figure.reading("intersection")) == pytest.approx(shared.item(), abs=6e-3)
+        assert last_number(figure.reading("union")) == pytest.approx((shared / overlap).item(), abs=6e-3)
+        seen.add(figure.reading("IoU"))
+    assert len(seen) == 5 and overlap == pytest.approx(0.5)
+
+
+def test_deltas_lead_to_the_box_and_the_box_to_the_deltas(touch):
+    figure = touch("deltas")
+    box, sliders = figure.root.locator(".touch-box"), figure.root.locator("input[type=range]")
+    anchor, seen = torch.tensor([figure.data["anchor"]]), set()
+    for _ in figure.states(
+        lambda: figure.drag(box.locator(".face"), 40, -30),
+        lambda: figure.press(box, "ArrowLeft", "ArrowUp", "Shift+ArrowDown"),
+        lambda: figure.press(sliders.nth(2), *["ArrowRight"] * 7),
+        lambda: figure.press(sliders.nth(1), "Home"),
+    ):
+        deltas = figure.root.locator(".touch-slider .value").all_text_contents()
+        deltas = torch.tensor([[float(text.replace("−", "-")) for text in deltas]])
+        torch.testing.assert_close(deltas, encode_boxes(anchor, figure.boxes()), atol=6e-3, rtol=0)
+        torch.testing.assert_close(figure.boxes(), decode_boxes(anchor, deltas), atol=0.5, rtol=0)
+        seen.add(tuple(deltas[0].tolist()))
+    assert len(seen) == 5 and deltas[0, 1] == -figure.data["limit"]
+
+
+def test_anchors_are_assigned_as_by_the_library(touch):
+    figure = touch("assign")
+    data, low, high = figure.data, *figure.root.locator("input[type=range]").all()[:2]
+    maps = [torch.empty(1, 1, *[-(-data["side"] // stride)] * 2) for stride in data["strides"]]
+    anchors = AnchorGenerator(data["sizes"], data["ratios"], data["strides"])(maps, (data["side"],) * 2)
+    bear = figure.root.locator(".touch-box").last
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.press(high, *["ArrowLeft"] * 4),
+        lambda: figure.press(low, "ArrowRight"),
+        lambda: figure.press(bear, *["ArrowLeft"] * 5, "Shift+ArrowDown"),
+        lambda: figure.drag(bear.locator(".face"), 12, 30),
+    ):
+        labels, _ = assign_anchors(anchors, figure.boxes(), float(high.input_value()), float(low.input_value()))
+        for kind, label in (("positive", 1), ("ignored", -1), ("negative", 0)):
+            assert int(figure.reading(kind).replace(",", "")) == (labels == label).sum()
+        for name, best in zip(data["names"], box_iou(anchors, figure.boxes()).amax(dim=0).tolist()):
+            assert f"best IoU {best:.2f}" in figure.reading(name)
+        seen.add(figure.reading("ignored"))
+    assert len(seen) == 5
+
+
+def test_the_walk_and_the_rounds_keep_what_the_library_keeps(touch):
+    figure = touch("nms")
+    boxes, scores = torch.tensor(figure.data["boxes"]), torch.tensor(figure.data["scores"])
+    threshold, step = figure.root.locator("input[type=range]").all()
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.press(threshold, *["ArrowLeft"] * 8),
+        lambda: figure.press(threshold, *["ArrowRight"] * 11),
+        lambda: figure.press(step, "Home", *["ArrowRight"] * 9),
+        lambda: figure.root.get_by_role("button", name="one step").click(),
+    ):
+        looks = figure.root.locator(".touch-frame").evaluate_all("all => all.map(one => one.classList[1])")
+        kept = nms(boxes, scores, float(threshold.input_value())).tolist()
+        walked = int(step.input_value())
+        assert [n for n, look in enumerate(looks) if look == "kept"] == [n for n in sorted(kept) if n < walked]
+        assert looks.count("waiting") == len(boxes) - walked
+        cells = figure.root.locator(".touch-cell").evaluate_all("all => all.map(one => one.classList[1])")
+        assert [n for n, look in enumerate(cells[-len(boxes) :]) if look == "kept"] == sorted(kept)
+        seen.add((len(kept), walked))
+    assert len(seen) == 5
+
+
+def test_a_box_is_pooled_and_aligned_as_by_the_peers(touch):
+    figure = touch("roi")
+    data, box = figure.data, figure.root.locator(".touch-box")
+    fmap, dots = torch.tensor(data["map"])[None, None], figure.root.locator("input[type=range]")
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.drag(box.locator(".spot").last, 21, -13),
+        lambda: figure.press(box, "ArrowRight", "ArrowDown", "ArrowDown", "Shift+ArrowRight"),
+        lambda: figure.drag(figure.root.locator(".touch-region"), 57, 40),
+        lambda: figure.press(dots, "ArrowRight", "ArrowRight"),
+    ):
+        rois, scale = [figure.boxes()], 1 / data["stride"]
+        pooled = torchvision.ops.roi_pool(fmap, rois, data["out"], scale).flatten()
+        aligned = ROIAlign(data["out"], k_min=3, k_max=3)([fmap], rois, (256, 256)).flatten()
+        for name, expected in (("pooled", pooled), ("ROIAlign", aligned)):
+            shown = [float(value) for value in figure.reading(name).replace("/", " ").split()]
+            torch.testing.assert_close(torch.tensor(shown), expected, atol=6e-3, rtol=0)
+        formula = figure.root.locator(".touch-formula").text_content()
+        seen.add(formula)
+    assert len(seen) == 5
+
+
+def test_a_box_is_read_on_the_level_that_the_library_chooses(touch):
+    figure = touch("level")
+    box, seen = figure.root.locator(".touch-box"), set()
+    for _ in figure.states(
+        lambda: figure.drag(box.locator(".spot").last, -60, 60),
+        lambda: figure.drag(box.locator(".spot").first, 80, 0),
+        lambda: figure.press(box, *["Shift+ArrowUp"] * 30),
+    ):
+        k = ROIAlign().assign_levels(figure.boxes()).item()
+        width, height = (figure.boxes()[0, 2:] - figure.boxes()[0, :2]) / 2**k
+        assert figure.reading("level").endswith(f"P{k}, stride {2**k}")
+        shown = [
+            float(value) for value in re.findall(r"[\d.]+", figure.reading("cells") + " " + figure.reading("a bin is"))
+        ]
+        expected = [width.item(), height.item(), width.item() / 7, height.item() / 7]
+        assert shown == pytest.approx(expected, abs=0.051)
+        seen.add(figure.reading("a bin is"))
+    assert len(seen) == 4
+
+
+def test_proposals_find_what_the_library_says(touch):
+    figure = touch("proposals")
+    data, (head, number) = figure.data, figure.root.locator("input[type=range]").all()
+    truth, seen = torch.tensor(data["objects"]), set()
+    for _ in figure.states(
+        lambda: figure.press(head, "ArrowLeft", "ArrowLeft"),
+        lambda: figure.press(number, *["ArrowRight"] * 12),
+        lambda: figure.press(head, "End"),
+    ):
+        best = torch.tensor(data["boxes"][int(head.input_value())][: int(number.input_value())])
+        good = box_iou(best, truth) >= data["threshold"]
+        looks = figure.root.locator(".touch-frame").evaluate_all("all => all.map(one => one.classList[1])")
+        assert [look == "kept" for look in looks] == good.any(dim=1).tolist()
+        assert figure.reading("objects found here") == f"{good.any(dim=0).sum()} of {len(truth)}"
+        curve = data["recalls"][int(head.input_value())]
+        assert figure.reading("recall in all scenes") == f"{curve[len(best) - 1]:.2f}"
+        seen.add((len(best), head.input_value()))
+    assert len(seen) == 4
+
+
+def test_detections_find_what_the_library_says(touch):
+    figure = touch("detections")
+    data, (moment, score) = figure.data, figure.root.locator("input[type=range]").all()
+    truth, seen = {key: torch.tensor(value) for key, value in data["truth"].items()}, set()
+    for _ in figure.states(
+        lambda: figure.press(moment, "ArrowLeft"),
+        lambda: figure.press(score, *["ArrowLeft"] * 6),
+        lambda: figure.press(moment, "End"),
+    ):
+        found = data["moments"][int(moment.input_value())]
+        sure = torch.tensor(found["scores"]) > float(score.input_value())
+        fits = box_iou(torch.tensor(found["boxes"])[sure], truth["boxes"]) >= 0.5
+        fits &= torch.tensor(found["labels"])[sure][:, None] == truth["labels"]
+        looks = figure.root.locator(".touch-frame").evaluate_all("all => all.map(one => one.classList[1])")
+        assert [look == "kept" for look in looks] == fits.any(dim=1).tolist()
+        assert figure.reading("objects found") == f"{fits.any(dim=0).sum()} of {len(truth['boxes'])}"
+        assert int(figure.reading("wrong boxes")) == (~fits.any(dim=1)).sum()
+        seen.add((moment.input_value(), score.input_value()))
+    assert len(seen) == 4
+
+
+def test_a_finger_moves_a_box_and_not_the_page(touch):
+    figure = touch("iou", has_touch=True)
+    face, before = figure.root.locator(".touch-box .face").nth(1), figure.boxes()[1]
+    face.scroll_into_view_if_needed()
+    scrolled, place = figure.page.evaluate("scrollY"), face.bounding_box()
+    x, y = place["x"] + 60, place["y"] + 60
+    hand = figure.page.context.new_cdp_session(figure.page)
+    for kind, points in (
+        ("touchStart", [{"x": x, "y": y}]),
+        ("touchMove", [{"x": x + 20, "y": y - 15}]),
+        ("touchMove", [{"x": x + 40, "y": y - 30}]),
+        ("touchEnd", []),
+    ):
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    left, top, right, bottom = (figure.boxes()[1] - before).tolist()
+    assert left == pytest.approx(right) and top == pytest.approx(bottom) and left > 0.3 and top < -0.2
+    assert figure.page.evaluate("scrollY") == scrolled
+
+
+def test_the_field_of_a_cell_grows_by_the_formula(touch):
+    figure = touch("field")
+    layers, layer = figure.data["layers"], figure.root.locator("input[type=range]")
+    knob, seen = figure.root.locator(".touch-knob"), set()
+    for _ in figure.states(
+        lambda: figure.press(layer, *["ArrowRight"] * 4),
+        lambda: figure.press(knob, "ArrowLeft", "ArrowDown"),
+        lambda: figure.press(layer, "End"),
+    ):
+        count, stride = int(layer.input_value()), 1
+        x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        for one in layers[:count]:
+            stride *= one["stride"]
+        for one in reversed(layers[:count]):  # back from one cell: what a transposed convolution reaches
+            kernel = torch.ones(1, 1, one["kernel"], one["kernel"], dtype=x.dtype)
+            x = torch.nn.functional.conv_transpose2d(x, kernel, stride=one["stride"])
+        assert f"= {x.shape[-1]} pixels" in figure.reading("field")
+        assert f"= {stride} pixels" in figure.reading("stride")
+        seen.add((count, figure.reading("cell")))
+    assert len(seen) == 4
+
+
+def test_a_step_of_the_pyramid_has_the_numbers_of_pytorch(touch):
+    figure = touch("pyramid")
+    low, high, kernel = (torch.tensor(figure.data[name])[None, None].float() for name in ("low", "high", "kernel"))
+    step, weight = figure.root.locator("input[type=range]").all()
+    seen = set()
+    for _ in figure.states(
+        lambda: figure.press(weight, "ArrowLeft", "ArrowLeft", "ArrowLeft"),
+        lambda: figure.press(figure.root.locator(".touch-map").last, "ArrowDown", "ArrowRight"),
+        lambda: figure.press(step, "ArrowLeft"),
+    ):
+        lateral = float(weight.input_value()) * low
+        up = torch.nn.functional.interpolate(high, size=low.shape[-2:])
+        maps = [low, lateral, high, up, lateral + up, torch.nn.functional.conv2d(lateral + up, kernel, padding=1)]
+        shown = figure.root.locator(".touch-map").evaluate_all(
+            "all => all.map(map => [...map.querySelectorAll('text:not(.title)')].map(one => one.textContent))"
+        )
+        for texts, values in zip(shown[: int(step.input_value()) + 2], maps):
+            numbers = torch.tensor([float(text.replace("−", "-")) for text in texts])
+            torch.testing.assert_close(numbers, values.flatten(), atol=0.51, rtol=0)
+        seen.add((figure.reading("sum"), figure.reading("3 × 3")))
+    assert len(seen) == 4 and shown[-1] == [""] * 16
+
+
+def test_average_precision_is_built_as_in_the_lessons(touch):
+    figure = touch("ranks")
+    walk, seen = figure.root.locator("input[type=range]").last, set()
+    for _ in figure.states(
+        lambda: figure.root.get_by_role("button", name="3 wrong").click(),
+        lambda: figure.press(walk, "ArrowLeft", "ArrowLeft"),
+        lambda: figure.root.get_by_role("button", name="1 right").click(),
+    ):
+        shown, rank = figure.data["lists"][figure.data["list"]], int(walk.input_value())
+        buttons = figure.root.locator(".touch-row button")
+        hits = torch.tensor(buttons.evaluate_all("all => all.map(one => one.ariaPressed === 'true')"))
+        walked = torch.tensor(shown["scores"])[:rank], hits[:rank], shown["objects"]
+        precision, recall = (values[-1].item() for values in PARTS["precision_recall"].right(*walked))
+        assert last_number(figure.reading("precision")) == pytest.approx(precision, abs=6e-3)
+        assert last_number(figure.reading("recall")) == pytest.approx(recall, abs=6e-3)
+        expected = PARTS["average_precision"].right(*walked)
+        assert float(figure.reading("AP")) == pytest.approx(float(expected), abs=6e-5)
+        seen.add(figure.reading("AP"))
+    assert len(seen) == 4
+
+
+def test_losses_and_slopes_are_autograds(touch):
+    figure = touch("losses")
+    logit, error = figure.root.locator(".touch-knob").all()
+    beta, classes = figure.data["beta"], figure.data["classes"]
+
+    def entropy(z):
+        return torch.nn.functional.cross_entropy(torch.cat([z, torch.zeros(classes - 1)])[None], torch.tensor([0]))
+
+    def smooth(d):
+        return torch.nn.functional.smooth_l1_loss(d, torch.zeros(1), beta=beta)
+
+    seen = set()
+    for _ in figure.states(
+        lambda: [figure.drag(knob, -60, 0) for knob in (logit, error)],
+        lambda: [figure.press(knob, "Shift+ArrowLeft", "ArrowLeft", "ArrowUp") for knob in (logit, error)],
+        lambda: [figure.press(knob, *["Shift+ArrowLeft"] * 6) for knob in (logit, error)],
+    ):
+        for nth, (name, loss) in enumerate({"logit": entropy, "error": smooth}.items()):
+            value = torch.tensor([float(figure.reading(name))], requires_grad=True)
+            (slope,) = torch.autograd.grad(loss(value), value)
+            assert float(figure.reading("loss", nth)) == pytest.approx(loss(value).item(), abs=6e-5)
+            assert float(figure.reading("slope", nth)) == pytest.approx(slope.item(), abs=6e-4)
+        seen.add((figure.reading("logit"), figure.reading("error")))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("page_name", sorted(set(TOUCHED.values())))
+def test_figures_work_from_the_disk_and_leave_their_pictures_to_print(browser, page_name):
+    page = browser.new_page()
+    page.goto((SITE / f"nbs/chapters/{page_name}.html").as_uri())
+    figures = [Figure(page, name) for name, where in TOUCHED.items() if where == page_name]
+    for media in ("screen", "print"):
+        page.emulate_media(media=media)
+        for figure in figures:
+            picture, stage = figure.root.locator("> img"), figure.root.locator("> .touch-stage")
+            assert (stage.is_visible(), picture.is_visible()) == (media == "screen", media == "print")
+            assert picture.get_attribute("alt") and picture.get_attribute("src").endswith(".png")
+    page.close()
+
+
+@pytest.mark.parametrize("page_name", sorted(set(TOUCHED.values())))
+def test_without_scripts_a_figure_is_a_picture(server, browser, page_name):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(f"{server}/nbs/chapters/{page_name}.html")
+    for name in [name for name, where in TOUCHED.items() if where == page_name]:
+        assert page.locator(f"figure.touch-{name} > img").is_visible()
+    assert page.locator(".touch-stage").count() == 0
+    page.close()
+
+
+def test_only_a_page_with_figures_loads_their_scripts_and_it_stays_light(pages):
+    for name, page in pages.items():
+        used = set(re.findall(r'<figure class="[^"]*touch-(\w+)', page.html))
+        loaded = [url for url in page.loads if "_static/figures/" in url]
+        files = {Path(urlsplit(url).path).stem for url in loaded}
+        assert files == (used | {"touch", "boxes"} if used else set()), name
+        data = re.findall(r'<script type="application/json">.*?</script>', page.html, re.DOTALL)
+        weight = sum(map(len, data)) + sum((FIGURES / Path(urlsplit(url).path).name).stat().st_size for url in loaded)
+        assert weight <= 400_000, name
+
+
+def test_a_script_is_short_and_nothing_moves_by_itself():
+    for path in FIGURES.glob("*.js"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 150 and max(map(len, lines)) <= 120, path.name
+    assert not re.search("animation|transition", (FIGURES / "touch.css").read_text(encoding="utf-8"))

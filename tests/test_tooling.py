@@ -151,6 +151,12 @@ def test_tidy_keeps_text_and_nothing_else():
     assert [o["name"] for o in warned["outputs"]] == ["stdout"]
 
 
+def test_tidy_keeps_no_data_of_a_figure():
+    nb = made(cell("#| touch: iou\ntouch_data(a=1)", result("<data>", **{"text/html": "<script>…</script>"})))
+    (data,) = json.loads(notebooks.tidied(nb))["cells"]
+    assert data["outputs"] == []
+
+
 def test_tidy_keeps_ids_and_fixes_the_metadata():
     tidy = json.loads(notebooks.tidied(copy.deepcopy(MADE)))
     assert [c["id"] for c in tidy["cells"]] == [c["id"] for c in MADE["cells"]]

@@ -1,8 +1,8 @@
-"""Write the figures of the model card: python tools/model_card.py RUN_FOLDER
+"""Write the figures of the model card: python tools/model_card.py [RUN_FOLDER]
 
 The folder is one that `frcnn train` wrote. Its weights go into the package, and are then measured from the shipped file
 on all 500 validation scenes by COCO's own tool, `pycocotools`; the log, as means over 50 steps, and the numbers go into
-`book/_data/openmoji-tiny.json`, from which the page is made.
+`book/_data/openmoji-tiny.json`, from which the page is made. Without a folder, the shipped file is measured again.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import measure
 
+from frcnn_common.boxes import box_area
 from frcnn_common.constants import COCO_NAMES
 from frcnn_common.errors import error_breakdown
 from frcnn_common.files import write_atomically
@@ -31,20 +32,19 @@ from frcnn_common.recipes import RECIPES
 from frcnn_common.runs import load_checkpoint
 
 EVERY = 50
+CARD = ROOT / "book" / "_data" / "openmoji-tiny.json"
 
 
 def as_coco(rows):
     """Boxes of some images in COCO's format, with our labels as ids."""
     annotations = []
     for number, row in enumerate(rows, start=1):
-        scores = row.get("scores", torch.ones(len(row["boxes"]))).tolist()
-        for (x1, y1, x2, y2), label, score in zip(
-            row["boxes"].double().tolist(), row["labels"].tolist(), scores, strict=True
-        ):
+        boxes = row["boxes"].double()
+        scores, areas = row.get("scores", torch.ones(len(boxes))), row.get("area", box_area(boxes))
+        columns = (column.tolist() for column in (boxes, row["labels"], scores, areas))
+        for (x1, y1, x2, y2), label, score, area in zip(*columns, strict=True):
             entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label, "score": score}
-            annotations.append(
-                entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-            )
+            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0})
     data = COCO()
     categories = [{"id": label, "name": name} for label, name in enumerate(COCO_NAMES)][1:]
     images = [{"id": number} for number in range(1, len(rows) + 1)]
@@ -77,26 +77,16 @@ def curve(log):
     return means, evaluations
 
 
-def main(folder):
-    """Measure the weights of a run and write the card's figures."""
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    checkpoint = load_checkpoint(folder / f"step_{log[-1]['step']:08}.pt")
-    weights = (folder / "weights.safetensors").read_bytes()
-    write_atomically(SHIPPED, lambda file: file.write(weights))
-    recipe = RECIPES[checkpoint["recipe"]["name"]]
+def measured():
+    """What the shipped file reaches on the validation scenes."""
+    recipe = RECIPES["openmoji-tiny"]
     predictions, targets = predict(Detector.load("tiny").model, recipe.loader("val", metadata=True))
     evaluation, breakdown = evaluate_detections(predictions, targets), error_breakdown(predictions, targets)
     recall = proposal_recall([row["proposals"] for row in predictions], targets, limits=(100, 1000))
-    means, evaluations = curve(log)
-    images = recipe.batch_size * checkpoint["run"]["ranks"] * checkpoint["run"]["accumulate"]
-    card = {
-        "recipe": {key: str(value) for key, value in checkpoint["recipe"].items() if key in recipe.describe()},
-        "run": checkpoint["run"] | {"steps": log[-1]["step"], "images_per_step": images},
-        "seconds_in_steps": round(sum(entry["seconds"] for entry in log)),
-        "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
+    return {
         "objects": sum(len(row["labels"]) for row in targets),
         "scenes": len(targets),
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": hashlib.sha256(Path(SHIPPED).read_bytes()).hexdigest(),
         "pycocotools": twelve_numbers(evaluation.summary(), predictions, targets),
         "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
         "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},
@@ -104,13 +94,35 @@ def main(folder):
             "counts": breakdown.counts,
             "gains": {kind: round(gain, 4) for kind, gain in breakdown.gains.items()},
         },
+    }
+
+
+def trained(folder):
+    """How a run went; its weights become those that ship."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    checkpoint = load_checkpoint(folder / f"step_{log[-1]['step']:08}.pt")
+    weights = (folder / "weights.safetensors").read_bytes()
+    write_atomically(SHIPPED, lambda file: file.write(weights))
+    recipe = RECIPES[checkpoint["recipe"]["name"]]
+    means, evaluations = curve(log)
+    images = recipe.batch_size * checkpoint["run"]["ranks"] * checkpoint["run"]["accumulate"]
+    return {
+        "recipe": {key: str(value) for key, value in checkpoint["recipe"].items() if key in recipe.describe()},
+        "run": checkpoint["run"] | {"steps": log[-1]["step"], "images_per_step": images},
+        "seconds_in_steps": round(sum(entry["seconds"] for entry in log)),
+        "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
         "log": means,
         "evaluations": evaluations,
     }
-    text = json.dumps(card, indent=1) + "\n"
-    write_atomically(ROOT / "book" / "_data" / "openmoji-tiny.json", lambda file: file.write(text.encode()))
+
+
+def main(folder=None):
+    """Measure the weights of a run, or those that ship, and write the card's figures."""
+    card = json.loads(CARD.read_text(encoding="utf-8")) if folder is None else trained(folder)
+    card |= measured()
+    write_atomically(CARD, lambda file: file.write((json.dumps(card, indent=1) + "\n").encode()))
     print(json.dumps(card["pycocotools"], indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOURS = 4 * 3600  # seconds for one cell: guards against hanging, not against slowness
 KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-IGNORED = re.compile(r"^#\s*NBVAL_IGNORE_OUTPUT\s*$", re.MULTILINE)
+IGNORED = re.compile(r"^#(?:\s*NBVAL_IGNORE_OUTPUT\s*$|\|\s*touch:)", re.MULTILINE)  # or data for a figure
 DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.MULTILINE)
 CONFLICT = re.compile(r"`(?:<{7}|={7}|>{7})")  # the cells between which nbdev_fix leaves both sides
 EXPORTS = re.compile(r"^#\|\s*(?:default_exp|exporti?|exports)\b", re.MULTILINE)

@@ -4,6 +4,7 @@
 - Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
   `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
 - A cell tagged `solution` is folded: the reader is to write it, and finds a notebook to do so below the title.
+- A cell `#| touch: NAME` hands data to the script of the figure above it, and is not shown: see `figures.py`.
 - A figure of several panels is marked as wide, so that it scrolls on a phone.
 - A notebook is executed again when the library, the recipe, torch or the chapter before it has changed.
 """
@@ -26,6 +27,7 @@ DEFAULT_EXP = re.compile(r"^#\s?\|\s*default_exp\s+(\S+)", re.MULTILINE)
 EXPORT = re.compile(r"^#\s?\|\s*export\s*$", re.MULTILINE)
 HIDE = re.compile(r"^#\s?\|\s*hide\s*$", re.MULTILINE)
 FIGURE = re.compile(r"^#\s?\|\s*(label|fig-cap|fig-alt):\s*(.+(?:\n#\s?\|\s{2,}.+)*)$", re.MULTILINE)
+TOUCH = re.compile(r"^#\s?\|\s*touch:\s*(\w+)$", re.MULTILINE)
 STUDENT = (
     'To fill in yourself: <a href="../../student/{0}.ipynb" download>this chapter as a notebook with stubs</a> '
     "in place of solutions."
@@ -76,6 +78,8 @@ def shown_cells(cells):
             text = "```{eval-rst}\n" + "\n\n".join(entries) + "\n```"
             yield {"cell_type": "markdown", "id": f"documentation-{number}", "metadata": {}, "source": text}
         tags = cell["metadata"].get("tags", []) + ["remove-cell"] * bool(HIDE.search(source))
+        if touch := TOUCH.search(source):
+            tags += ["remove-input", f"touch-{touch[1]}"]
         shown = cell | {"source": DIRECTIVE.sub("", source), "metadata": {"tags": tags}}
         if "solution" in tags:
             shown["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {"code_prompt_show": "Show a solution"}}

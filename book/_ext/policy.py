@@ -8,7 +8,7 @@ import hashlib
 import re
 from html import unescape
 
-SCRIPT = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
+SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))[^>]*>(.*?)</script>", re.DOTALL)
 HANDLER = re.compile(r'\son[a-z]+="([^"]*)"')
 PLACE = re.compile(r'(<meta charset="utf-8" />)(?:\s*<meta http-equiv="Content-Security-Policy"[^>]*>)?')
 OWN = "'self' file:"  # whence the page came, or the disk: Firefox takes no other file for 'self'
