@@ -160,7 +160,10 @@ def _checked_boxes(boxes, labels, scores, names) -> Tensor:
 def _tag(ax, box: list[float], text: str, color: str) -> None:
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     inside = box[1] - top < 0.06 * (bottom - top)  # no room above
-    at_right = box[0] - left > 0.8 * (right - left)  # no room to the right
+    scale = min(ax.bbox.width / (right - left), ax.bbox.height / (bottom - top)) * 72 / ax.figure.dpi  # points a pixel
+    wide = 4.4 * len(text) / scale  # letters of this size, on average
+    room = right - max(box[0], left)
+    at_right = room < 0.2 * (right - left) or room < min(wide, min(box[2], right) - left)  # too little to the right
     tag = ax.annotate(
         text,
         (min(box[2], right) if at_right else max(box[0], left), max(box[1], top)),

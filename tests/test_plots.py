@@ -98,6 +98,19 @@ def test_tags_stay_inside_the_picture():
     assert edge.get_ha() == "right" and edge.xy[0] == 63.5
 
 
+def test_a_tag_that_is_too_long_for_the_right_side_ends_where_its_box_does():
+    fig, ax = plt.subplots(figsize=(3, 3))
+    boxes = [[5.0, 30, 40, 50], [60, 30, 80, 50], [60, 70, 80, 90]]
+    show_boxes(
+        np.zeros((100, 100, 3)), torch.tensor(boxes), range(3), names=("rook", "king: background", "rook"), ax=ax
+    )
+    fig.canvas.draw()
+    short, long, other = (text.get_window_extent() for text in ax.texts)
+    whole, edges = ax.get_window_extent(), [ax.transData.transform((x, 0))[0] for x in (5, 60, 80)]
+    assert whole.x0 < long.x0 and long.x1 < whole.x1 and long.x1 == pytest.approx(edges[2], abs=6)
+    assert [short.x0, other.x0] == pytest.approx(edges[:2], abs=6)  # where there is room, at the left
+
+
 def test_a_class_keeps_its_color():
     assert len(set(PALETTE)) == 12
     assert {class_color(label) for label in range(1, 81)} == set(PALETTE)
