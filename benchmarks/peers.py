@@ -94,7 +94,7 @@ class AroundOurBackbone(nn.Module):
             rpn_post_nms_top_n_train=options["post_nms"],
             rpn_post_nms_top_n_test=options["post_nms"],
             box_head=TwoMLPHead(channels * 49, options["fc_dim"]),
-            box_predictor=FastRCNNPredictor(options["fc_dim"], 81),
+            box_predictor=FastRCNNPredictor(options["fc_dim"], model.predictor.cls.out_features),
             box_batch_size_per_image=model.roi_batch,
             box_positive_fraction=model.roi_pos_frac,
         )

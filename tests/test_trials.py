@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_voc import CUP, SPOON, write, xml
 
 from frcnn_common.inference import SHIPPED, load_detector
 from frcnn_common.metrics import evaluate
@@ -62,6 +63,21 @@ def test_both_detectors_learn_side_by_side(root, tmp_path):
         "torchvision": [2],
     }
     assert all(math.isfinite(entries[0]["loss"]) for entries in curves.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--from", "tiny"), ("--from", "scratch", "--peer")], ids=["ours", "torchvision"])
+def test_both_detectors_train_on_the_lists_of_a_folder_of_ones_own(root, tmp_path, options):
+    folder = write(
+        tmp_path / "voc",
+        {stem: xml(CUP, SPOON) for stem in "abcd"},
+        lists={"train": "a", "val": "b", "trainval": "abc", "test": "d"},
+    )
+    tail = "--steps", 2, "--side", 64, "--every", 2, "--out", tmp_path / "a.json"
+    run(root, "benchmarks/real_data.py", folder, *options, *tail)
+    report = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    (entry,) = report["curve"]
+    assert entry["step"] == 2 and entry["per_class"].keys() == {"cup", "spoon"} and 0 <= entry["AP50"] <= 1
 
 
 @pytest.mark.long
