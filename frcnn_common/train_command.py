@@ -46,7 +46,7 @@ def _recipe(name):
 
 # %% ../nbs/api/41_train_command.ipynb #37a00004
 def file_of(weights) -> Path:
-    """What is read of weights that have a name or are in a file or a folder."""
+    """The file that weights are read from, which are given as `Detector.load` takes them."""
     return SHIPPED if weights in ("tiny", "coco") else weights_file(weights)
 
 # %% ../nbs/api/41_train_command.ipynb #1bcf4ba3
