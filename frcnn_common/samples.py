@@ -281,8 +281,8 @@ def to_sample(row: OpenRow) -> tuple[Tensor, dict]:
     target : dict
         `boxes` float32 `[K, 4]` in pixels of that square, clipped to the picture; `labels` int64 `[K]`; if the row
         keeps them, `iscrowd` bool `[K]` and `area` float32 `[K]`, in pixels of the stored picture; with `metadata`,
-         `image_id` (int64 scalar) and `orig_size` (int64 `[2]`: height,
-        width); with `keep_aspect`, `size` (int64 `[2]`: height and width without padding).
+        `image_id` (int64 scalar) and `orig_size` (int64 `[2]`: height, width); with `keep_aspect`, `size` (int64 `[2]`:
+        height and width without padding).
 
     Raises
     ------
