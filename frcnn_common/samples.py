@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .constants import COCO_NAMES, IMAGENET_MEAN, IMAGENET_STD
 from .formats import is_sound_area, to_corners
-from .pixels import orientation, to_rgb, upright
+from .pixels import header_orientation, to_rgb, upright
 
 # %% ../nbs/api/14_samples.ipynb #5a3b0c05
 class BadSample(ValueError):
@@ -251,8 +251,7 @@ def _open(row):
         if not isinstance(image, Image.Image):
             data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
             image = Image.open(io.BytesIO(data))
-        # for those of a PNG, Pillow would decode the whole picture in search of them
-        way = 1 if image.format == "PNG" and "exif" not in image.info else orientation(image)
+        way = header_orientation(image)
     except UnidentifiedImageError as error:
         raise BadSample(f"{name}: no picture: its bytes are of no known format") from error
     except Exception as error:  # readers of foreign bytes raise anything

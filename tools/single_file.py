@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "frcnn_common"
 RUFF = Path(sys.executable).parent / "ruff"
 CORE = (
-    "constants", "distributed", "files", "boxes", "nms", "hub", "formats", "coco_files", "voc", "yolo", "folders",
-    "pixels", "samples", "data", "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
+    "constants", "distributed", "files", "boxes", "nms", "hub", "pixels", "formats", "coco_files", "voc", "yolo",
+    "folders", "samples", "data", "weights", "anchors", "backbone", "rpn", "roi", "checks", "detector",
 )  # fmt: skip
 HEADER = '''"""Faster R-CNN from scratch, in one file: {names}.
 
