@@ -198,7 +198,7 @@ def export(
     `frcnn export --weights runs/tiny/weights.safetensors --onnx mine.onnx --stages`
     """
     with one_line_errors():
-        refuse_overwriting(onnx_files(onnx, stages).values(), [weights, SHIPPED])
+        refuse_overwriting(onnx_files(onnx, stages).values(), [file_of(weights)])
         for path in export_onnx(onnx, Detector.load(weights), stages=stages, fixed=fixed):
             typer.echo(printable(f"{path}: {path.stat().st_size / 1e6:.1f} MB"))
 
