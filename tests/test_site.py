@@ -584,7 +584,7 @@ def test_proposals_find_what_the_library_says(touch):
     data, (head, number) = figure.data, figure.root.locator("input[type=range]").all()
     truth, seen = torch.tensor(data["objects"]), set()
     for _ in figure.states(
-        lambda: figure.press(head, "ArrowLeft", "ArrowLeft"),
+        lambda: figure.press(head, "ArrowRight", "ArrowRight"),
         lambda: figure.press(number, *["ArrowRight"] * 12),
         lambda: figure.press(head, "End"),
     ):

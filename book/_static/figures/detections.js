@@ -46,7 +46,8 @@ touch.figure("detections", (stage, {picture, side, truth, moments, steps, ap50, 
     announce(`${name}: ${found} of ${truth.boxes.length} objects found, ${wrong} wrong boxes`);
   }
 
-  const hint = "Green boxes find an object (dotted), red ones find none: their class or their place is wrong.";
+  const hint = "Green boxes find an object (dotted), red ones find none: their class or their place " +
+    "is wrong. A second box on the same object is green, too.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

@@ -25,7 +25,7 @@ touch.figure("field", (stage, {picture, side, layers, at, place}) => {
   const write = touch.readings(panel, ["kernel", "field", "stride", "cell"]);
   const chart = touch.panel(panel, 340, 200, "Side of the field by layer");
   const fields = [0, ...layers.map((_, k) => k + 1)].map((count) => field(count).r);
-  const plot = touch.view([0, layers.length], [fields.at(-1), 0], [36, 324], [20, 158]);
+  const plot = touch.view([0, layers.length], [1.06 * fields.at(-1), 0], [36, 324], [20, 158]);
   const ticks = [0, ...layers.flatMap(({last}, k) => (last ? [k + 1] : []))];
   const sayX = (count) => (count ? layers[count - 1].last : "0");
   const words = {xlabel: "layer", ylabel: "side of the field in pixels"};

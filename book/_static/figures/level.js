@@ -18,8 +18,7 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   const chart = touch.panel(panel, 340, 220, "Cells per bin by the size of the box");
   const ends = [Math.log2(sizes[0]), Math.log2(sizes[1])];
   const plot = touch.view(ends, [9.5, 0], [28, 324], [20, 178]);
-  touch.make(chart, "rect", {...plot.rect([ends[0], 0, ends[1], 1]), class: "touch-band"});
-  touch.set(chart.lastChild, {y: plot.y(band[1]), height: plot.y(band[0]) - plot.y(band[1])});
+  touch.make(chart, "rect", {...plot.rect([ends[0], band[1], ends[1], band[0]]), class: "touch-band"});
   const ticks = [sizes[0], 56, 112, 224, 448, sizes[1]].map(Math.log2);
   const labels = {xlabel: "side of a square of the same area", ylabel: "cells per bin, along the longer side"};
   touch.axes(chart, plot, {...labels, x: ticks, y: [0, 2, 4, 6, 8], sayX: (tick) => String(Math.round(2 ** tick))});
@@ -41,7 +40,8 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
     const [x1, y1, x2, y2] = box, [w, h] = [x2 - x1, y2 - y1];
     const k = level(w, h), stride = 2 ** k, root = Math.sqrt(w * h), raw = k0 + Math.log2(root / unit);
     const wide = w / stride / bins, tall = h / stride / bins;
-    touch.set(cells, {d: lines(box, [stride, stride], [0, 0]), class: `touch-cells ink-${inks[k - least]}`});
+    const corner = [x1, y1, x1 + w / bins, y1 + h / bins], asked = stride * view.sx < 5 ? corner : box;
+    touch.set(cells, {d: lines(asked, [stride, stride], [0, 0]), class: `touch-cells ink-${inks[k - least]}`});
     touch.set(parts, {d: lines(box, [w / bins, h / bins], [x1, y1])});
     touch.set(moved.group, {class: `touch-box ink-${inks[k - least]}`});
     touch.set(mark, {cx: plot.x(Math.log2(root)), cy: plot.y(Math.min(Math.max(wide, tall), 9.5))});
@@ -58,8 +58,8 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
     announce(`P${k}, a bin is ${number(wide)} by ${number(tall)} cells`);
   }
 
-  const hint = "Drag the box or its corners, or use the arrow keys (with Shift they resize it). Thin lines are the " +
-    "cells of its level, thick ones its bins. The curve is for boxes of its shape, the dashed one for squares.";
+  const hint = "Drag the box or its corners, or use the arrow keys (with Shift they resize it). Thick lines are " +
+    "its bins, thin ones the cells of its level (where they are small, in the first bin alone). The curve is for boxes of its shape, the dashed one for squares.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

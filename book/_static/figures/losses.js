@@ -25,6 +25,7 @@ touch.figure("losses", (stage, {beta, classes, logit, error, square}) => {
       touch.make(svg, "path", {d: view.path(inside(curve.loss)), class: `touch-curve ink-${ink}`});
       touch.make(svg, "path", {d: view.path(inside(curve.slope)), class: `touch-curve dashed ink-${ink}`});
     }
+    touch.make(svg, "text", {x: 180, y: 13, "text-anchor": "middle", class: `ink-${color}`}, name);
     const tangent = touch.make(svg, "path", {class: "touch-way"});
     const mark = touch.make(svg, "circle", {r: 4, class: `touch-spot ink-${color}`});
     const knob = touch.make(svg, "g", {class: `touch-knob ink-${color}`, tabindex: 0, role: "slider"});

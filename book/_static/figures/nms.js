@@ -13,7 +13,7 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
   const way = touch.make(svg, "path", {class: "touch-way bright"});
 
   const panel = touch.make(stage, "div", {class: "touch-side"});
-  const write = touch.readings(panel, ["step", "kept"]);
+  const write = touch.readings(panel, ["box", "kept"]);
   const say = touch.announcer(stage);
   const words = (value) => value.toFixed(2);
   const act = (value) => { threshold = value; show(); };
@@ -79,9 +79,9 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
     const middle = (j) => [(boxes[j][0] + boxes[j][2]) / 2, (boxes[j][1] + boxes[j][3]) / 2];
     const dropper = now >= 0 && step < count ? by[now] : -1;
     way.setAttribute("d", dropper < 0 ? "" : view.path([middle(now), middle(dropper)]));
-    const most = now < 0 ? "all boxes are still to come" : `box ${step}, score ${scores[now].toFixed(2)}: ` + (
-      by[now] < 0 ? "kept" : `overlaps box ${by[now] + 1} by ${overlap[by[now]][now].toFixed(2)}, dropped`);
-    write("step", most);
+    const most = now < 0 ? "all are still to come" : `${step} (${scores[now].toFixed(2)}): ` + (
+      by[now] < 0 ? "kept" : `dropped by ${by[now] + 1}, IoU ${overlap[by[now]][now].toFixed(2)}`);
+    write("box", most);
     write("kept", `${kept} of ${step}`);
     const asked = rounds();
     const named = asked.map((row, k) => [k ? `round ${k}` : "all", row]);
@@ -89,8 +89,8 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
     say(`${most}. ${kept} kept. ${asked.length - 1} rounds.`);
   }
 
-  const hint = "Green is kept, dashed orange is dropped, white is still to come. Each column is a box, the best one " +
-    "on the left: touch one to walk there.";
+  const hint = "Green is kept, dashed orange is dropped, white is still to come. A box is named by its rank, with its " +
+    "score in brackets. Each column is one, the best on the left: touch it to walk there.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

@@ -37,7 +37,10 @@ touch.figure("proposals", (stage, {picture, side, objects, threshold, heads, box
     best.forEach((box, k) => {
       touch.make(frames, "rect", {...view.rect(box), class: `touch-frame ${hits[k] ? "kept" : "waiting"}`});
     });
-    curves.forEach((curve, k) => curve.setAttribute("class", `touch-curve ink-${k === head ? "a" : "faint"}`));
+    curves.forEach((curve, k) => {
+      const look = k === head ? "ink-a" : "ink-faint", last = k === curves.length - 1 ? "dashed" : "";
+      curve.setAttribute("class", `touch-curve ${look} ${last}`);
+    });
     const x = plot.x(Math.log10(number));
     touch.set(line, {x1: x, x2: x});
     touch.set(mark, {cx: x, cy: plot.y(recall)});
@@ -46,8 +49,8 @@ touch.figure("proposals", (stage, {picture, side, objects, threshold, heads, box
     announce(`${heads[head]}, ${number} proposals: ${found} objects found here, recall ${recall.toFixed(2)}`);
   }
 
-  const hint = `Green boxes overlap an object (dotted) by at least ${threshold}, the others are white. Thin curves ` +
-    "belong to the other heads.";
+  const hint = `Green boxes overlap an object (dotted) by at least ${threshold}, the others are white. Gray curves ` +
+    `belong to the other heads, the dashed one to the last of them, “${heads.at(-1)}”.`;
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

@@ -19,8 +19,9 @@ touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
       if (cells === size) for (const part of [rect, text]) part.addEventListener("click", () => choose(r, c));
       return {rect, text};
     });
+    const frame = touch.make(group, "rect", {class: "frame", width: wide, height: wide});
     if (cells === size) group.classList.add("asked");
-    maps[name] = {group, squares, cells, from};
+    maps[name] = {group, squares, cells, from, frame: cells === size ? frame : group.removeChild(frame)};
   }
   draw("C", "C, from below", 6, 22, size, 0);
   draw("L", "1 × 1", 120, 22, size, 1);
@@ -63,8 +64,9 @@ touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
   function show() {
     const values = compute(), [r, c] = at, ratio = size / high.length;
     const own = {"M above": [[Math.floor(r / ratio), Math.floor(c / ratio)]], M: step > 3 ? near(r, c) : [[r, c]]};
-    for (const [name, {group, squares, cells, from}] of Object.entries(maps)) {
+    for (const [name, {group, squares, cells, from, frame}] of Object.entries(maps)) {
       group.style.opacity = from > step ? 0.15 : 1;
+      touch.set(frame, {x: (c * 100) / size, y: (r * 100) / size});
       squares.forEach(({rect, text}, n) => {
         const [i, j] = [Math.floor(n / cells), n % cells];
         const used = (own[name] ?? [[r, c]]).some(([a, b]) => a === i && b === j);
@@ -78,7 +80,8 @@ touch.figure("pyramid", (stage, {low, high, weight, kernel}) => {
     write("1 × 1", then(1, `${number(weight)} · ${number(low[r][c])} = ${l}`));
     write("enlarged", then(2, u));
     write("sum", then(3, `${l} + ${u} = ${m}`));
-    write("3 × 3", then(4, `kernel · the cells around it = ${p}`));
+    const terms = near(r, c).map(([i, j, k]) => k * values.M[i][j]);
+    write("3 × 3", then(4, `${number(terms[0])} + … + ${number(terms.at(-1))} = ${p}`));
     announce(`row ${r}, column ${c}: ${then(4, p)}`);
     touch.set(maps.P.group, {"aria-label": `Cell in row ${r}, column ${c}. Arrow keys choose another.`});
   }
