@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,10 +75,15 @@ def pages():
 
 
 @pytest.fixture(scope="module")
-def address():
+def settings():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "settings.ini", encoding="utf-8")
-    return parser["DEFAULT"]["git_url"]
+    return parser["DEFAULT"]
+
+
+@pytest.fixture(scope="module")
+def address(settings):
+    return settings["git_url"]
 
 
 def is_local(url):
@@ -134,6 +140,28 @@ def test_every_link_and_anchor_resolves(pages):
     assert not dead
 
 
+def test_pages_follow_one_another_in_reading_order(pages):
+    """And the chapters come before all that is looked up."""
+    names = toc_pages()
+    for name, before, after in zip(names, [None, *names], [*names[1:], None]):
+        turns = dict(re.findall(r'class="(left-prev|right-next)"\s+href="([^"]+)"', pages[name].html))
+        led = {turn: urljoin(f"/{name}.html", url) for turn, url in turns.items()}
+        wanted = {"left-prev": before, "right-next": after}
+        assert led == {turn: f"/{page}.html" for turn, page in wanted.items() if page}, name
+    chapters = [number for number, name in enumerate(names) if name.startswith("nbs/chapters/")]
+    assert chapters == list(range(2, 2 + len(chapters)))
+
+
+def test_search_engines_and_chats_are_told_of_every_page(pages, settings):
+    site = settings["doc_host"] + settings["doc_baseurl"]
+    listed = re.findall(r"<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(f"{site}/{name}.html" for name in toc_pages())
+    for name in toc_pages():
+        preview = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]*)"', pages[name].html))
+        assert preview["url"] == f"{site}/{name}.html" and preview["title"] and preview["description"], name
+        assert preview["image"].startswith(f"{site}/") and (SITE / preview["image"][len(site) + 1 :]).is_file(), name
+
+
 def test_search_finds_the_chapters(pages):
     index = (SITE / "searchindex.js").read_text(encoding="utf-8")
     documents = json.loads(index[index.index("(") + 1 : index.rindex(")")])["docnames"]
@@ -162,7 +190,8 @@ def test_the_address_stands_once(address):
         "frcnn_common/[!_]*.py",
         "t*s/*.py",
     ]
-    files = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
+    files = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    files.discard(ROOT / "CITATION.cff")  # which has a test of its own, in test_tooling.py
     assert not [path for path in files if address.encode() in path.read_bytes()]
 
 
@@ -200,12 +229,18 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def server(pages):
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))) as http:
+@contextmanager
+def serve(handler=Quiet):
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(SITE))) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(pages):
+    with serve() as host:
+        yield host
 
 
 class Browser:
@@ -234,6 +269,37 @@ def browser():
         )
         yield Browser(chromium)
         chromium.close()
+
+
+def test_what_is_not_there_is_answered_by_a_page_whose_links_work_at_any_depth(browser, pages, settings):
+    """As on GitHub Pages: the site lies below its base address, and 404.html is sent for what is not there."""
+    base = settings["doc_baseurl"]
+
+    class Host(Quiet):
+        def translate_path(self, path):
+            return super().translate_path(path.removeprefix(base))
+
+        def send_error(self, code, *args, **more):
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write((SITE / "404.html").read_bytes())
+
+    with serve(Host) as host:
+        page = browser.new_page()
+        page.add_init_script(WATCH)
+        answers = {}
+        page.on("response", lambda answer: answers.update({answer.url: answer.status}))
+        wrong = f"{host}{base}/nbs/api/no/such/page.html"
+        page.goto(wrong)
+        assert answers.pop(wrong) == 404 and set(answers.values()) == {200}, answers
+        assert page.locator("h1").inner_text() == "Page not found" and page.evaluate("forbidden") == []
+        links = page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        local = [urlsplit(link).path for link in links if link and is_local(link) and not link.startswith("#")]
+        assert len(local) >= len(toc_pages())
+        assert not [path for path in local if not (SITE / path.removeprefix(f"{base}/")).is_file()]
+        page.get_by_role("link", name="Set-up").click()
+        page.wait_for_url(f"{host}{base}/book/setup.html")
+        page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from configparser import ConfigParser
+from importlib import import_module
 from importlib.metadata import distribution
 
 import pytest
@@ -360,6 +362,31 @@ def test_each_step_of_a_workflow_is_an_action_or_a_target(root, name):
         for step in job["steps"]:
             assert re.fullmatch(r"make [a-z-]+", step.get("run", "make x")), step
             assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")), step
+
+
+def test_the_citation_and_the_changelog_say_what_the_settings_say(root):
+    project = ConfigParser()
+    project.read(root / "settings.ini", encoding="utf-8")
+    settings = dict(project["DEFAULT"])
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    named = {"title": "title", "version": "version", "repository-code": "git_url"}
+    assert {key: citation[key] for key in named} == {key: settings[name] for key, name in named.items()}
+    assert citation["url"] == settings["doc_host"] + settings["doc_baseurl"]
+    assert citation["authors"] == [{"name": settings["author"]}]
+    assert citation["license"] == settings["license"].replace("apache2", "Apache-2.0")
+    box = re.search(r"```bibtex\n(.*?)```", (root / "book/index.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    for text in (settings["title"], settings["author"], settings["copyright"][:4], "{{ package_version }}"):
+        assert text in box
+    latest = re.search(r"^## ([\d.]+)", (root / "book/changelog.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert latest == settings["version"]
+
+
+def test_every_name_that_the_changelog_sends_elsewhere_is_there(root):
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", (root / "book/changelog.md").read_text(), re.MULTILINE)
+    assert rows
+    for old, new, names in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert name in import_module(f"frcnn_common.{new}").__all__, f"{name}: from {old} to {new}"
 
 
 def test_readme_starts_with_the_two_commands(root):

@@ -1,12 +1,13 @@
 """Sphinx extension: the repository's address from `settings.ini`, where it stands once, and no other host's scripts.
 
-Pages of text write the address as `{{ repo }}` (its name), `{{ repo_url }}` and `{{ site_url }}`, in code blocks too.
+Pages of text write the address as `{{ repo }}` (its name), `{{ repo_url }}` and `{{ site_url }}`, and the
+version as `{{ package_version }}`, in code blocks too.
 """
 
 import configparser
 from pathlib import Path
 
-NAMES = ("repo", "repo_url", "site_url")
+NAMES = ("repo", "repo_url", "site_url", "package_version")
 
 
 def set_addresses(app, config):
@@ -16,7 +17,10 @@ def set_addresses(app, config):
     project = parser["DEFAULT"]
     site = project["doc_host"] + project["doc_baseurl"]
     config.html_baseurl = f"{site}/"
+    config.ogp_site_url = config.html_baseurl
+    config.notfound_urls_prefix = f"{project['doc_baseurl']}/"
     config.html_context |= {"repo": project["repo"], "repo_url": project["git_url"], "site_url": site}
+    config.html_context["package_version"] = project["version"]
     config.html_theme_options |= {
         "repository_url": project["git_url"],
         "repository_branch": project["branch"],

@@ -25,7 +25,7 @@ def add_policies(app, exception):
     """
     if exception or app.builder.format != "html":
         return
-    paths = [app.builder.outdir / f"{name}.html" for name in [*app.env.found_docs, "search", "genindex"]]
+    paths = [app.builder.outdir / f"{name}.html" for name in [*app.env.found_docs, "search", "genindex", "404"]]
     pages = {path: path.read_text(encoding="utf-8") for path in paths}
     handlers = {unescape(handler) for html in pages.values() for handler in HANDLER.findall(html)}
     for path, html in pages.items():
