@@ -2,21 +2,24 @@
 
 import configparser
 import functools
+import gzip
 import json
 import os
 import re
 import shutil
 import threading
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 import torch
 import torchvision
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 
 from frcnn_common import AnchorGenerator, ROIAlign, box_iou, decode_boxes, encode_boxes, nms
 from frcnn_common.anchors import assign_anchors
@@ -224,23 +227,27 @@ WATCH = """
 """
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serve(handler=Quiet):
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(SITE))) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-
-
 @pytest.fixture(scope="module")
-def server(pages):
-    with serve() as host:
-        yield host
+def server(pages, settings):
+    """As on GitHub Pages: the site lies below its base address, and 404.html is sent for what is not there."""
+    base = settings["doc_baseurl"]
+
+    class Host(SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            return super().translate_path(path.removeprefix(base))
+
+        def send_error(self, code, *args, **more):
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write((SITE / "404.html").read_bytes())
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Host, directory=str(SITE))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}{base}"
+        http.shutdown()
 
 
 class Browser:
@@ -271,35 +278,22 @@ def browser():
         chromium.close()
 
 
-def test_what_is_not_there_is_answered_by_a_page_whose_links_work_at_any_depth(browser, pages, settings):
-    """As on GitHub Pages: the site lies below its base address, and 404.html is sent for what is not there."""
-    base = settings["doc_baseurl"]
-
-    class Host(Quiet):
-        def translate_path(self, path):
-            return super().translate_path(path.removeprefix(base))
-
-        def send_error(self, code, *args, **more):
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write((SITE / "404.html").read_bytes())
-
-    with serve(Host) as host:
-        page = browser.new_page()
-        page.add_init_script(WATCH)
-        answers = {}
-        page.on("response", lambda answer: answers.update({answer.url: answer.status}))
-        wrong = f"{host}{base}/nbs/api/no/such/page.html"
-        page.goto(wrong)
-        assert answers.pop(wrong) == 404 and set(answers.values()) == {200}, answers
-        assert page.locator("h1").inner_text() == "Page not found" and page.evaluate("forbidden") == []
-        links = page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
-        local = [urlsplit(link).path for link in links if link and is_local(link) and not link.startswith("#")]
-        assert len(local) >= len(toc_pages())
-        assert not [path for path in local if not (SITE / path.removeprefix(f"{base}/")).is_file()]
-        page.get_by_role("link", name="Set-up").click()
-        page.wait_for_url(f"{host}{base}/book/setup.html")
-        page.close()
+def test_what_is_not_there_is_answered_by_a_page_whose_links_work_at_any_depth(server, browser):
+    page = browser.new_page()
+    answers = {}
+    page.on("response", lambda answer: answers.update({answer.url: answer.status}))
+    wrong = f"{server}/nbs/api/no/such/page.html"
+    page.goto(wrong)
+    assert answers.pop(wrong) == 404 and set(answers.values()) == {200}, answers
+    assert page.locator("h1").inner_text() == "Page not found"
+    base = urlsplit(server).path
+    links = page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    local = [urlsplit(link).path for link in links if link and is_local(link) and not link.startswith("#")]
+    assert len(local) >= len(toc_pages())
+    assert not [path for path in local if not (SITE / path.removeprefix(f"{base}/")).is_file()]
+    page.get_by_role("link", name="Set-up").click()
+    page.wait_for_url(f"{server}/book/setup.html")
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -332,24 +326,117 @@ def test_renders_offline_on_a_phone(server, browser, pages, name, theme):
     page.close()
 
 
+LOOK = """() => {
+    const all = what => [...document.querySelectorAll(what)]
+    all("details").forEach(one => { one.open = true })
+    all(".toggle-button-hidden").forEach(one => one.click())
+    return {
+        forbidden, width: document.documentElement.scrollWidth,
+        cut: all("pre").filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 200)),
+        levels: all("h1, h2, h3, h4, h5, h6").map(one => Number(one.tagName[1])),
+        wordless: all("img").filter(one => !one.alt || /[/]|[.]\\w{2,4}$/.test(one.alt)).map(one => one.outerHTML),
+        loaded: performance.getEntries().filter(one => "encodedBodySize" in one).map(one => one.name),
+        paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
+    }
+}"""
+THIN = """() => { // of all colored words of one kind, and of all formulas, one is enough for axe-core
+    document.getAnimations().forEach(one => one.finish())
+    const kinds = new Set(), kindOf = one => one.closest("div.highlight").parentElement.className + one.className
+    for (const one of document.querySelectorAll(".highlight span"))
+        if (kinds.size === kinds.add(kindOf(one)).size) one.replaceWith(...one.childNodes)
+    ;[...document.querySelectorAll("mjx-container")].slice(1).forEach(one => one.remove())
+}"""
+
+
+class Visitor:
+    """A browser's window in one theme, and all that went wrong in it."""
+
+    def __init__(self, browser, theme):
+        self.page, self.wrong = browser.new_page(), []
+        self.page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+        self.page.add_init_script(WATCH)
+        self.page.on("console", lambda told: self.wrong.append(told.text) if told.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.wrong.append(f"{request.url} failed"))
+
+    def visit(self, url, width):
+        """What it saw, with everything unfolded, and which serious faults axe-core finds in it."""
+        self.wrong.clear()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.goto(url)
+        if self.page.locator(".math").count():
+            self.page.wait_for_selector("mjx-container")
+        seen = self.page.evaluate(LOOK)
+        self.page.evaluate(THIN)
+        faults = Axe().run(self.page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
+        faults = [fault for fault in faults if fault["impact"] in {"serious", "critical"}]
+        axe = [(fault["id"], node["target"], node["html"][:200]) for fault in faults for node in fault["nodes"]]
+        return seen | {"axe": axe, "wrong": [*self.wrong]}
+
+
 @pytest.fixture(scope="module")
 def visits(server, browser, pages):
-    """What a phone saw of every page: its width, and what its policy had to forbid."""
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.add_init_script(WATCH)
-    seen = {}
-    for name in pages:
-        page.goto(f"{server}/{name}.html")
-        if page.locator(".math").count():
-            page.wait_for_selector("mjx-container")
-        seen[name] = page.evaluate("({width: document.documentElement.scrollWidth, forbidden})")
-    page.close()
+    """What a phone saw of every page, and a wide screen in the other theme; of the next page, the other way round."""
+    visitors, seen = [Visitor(browser, theme) for theme in ("light", "dark")], {}
+    for name in [*pages, "404"]:
+        for visitor, width in zip(visitors, (390, 1400)):
+            seen[name, width] = visitor.visit(f"{server}/{name}.html", width)
+        visitors.reverse()
+    for visitor in visitors:
+        visitor.page.close()
     return seen
 
 
-def test_no_page_is_wider_than_a_phone(visits):
-    widths = {name: visits[name]["width"] for name in toc_pages()}
-    assert set(widths.values()) == {390}, widths
+def found(visits, what):
+    return {where: seen[what] for where, seen in visits.items() if seen[what]}
+
+
+def test_no_page_is_wider_than_its_window(visits):
+    assert not [(name, width) for (name, width), seen in visits.items() if seen["width"] != width]
+
+
+def test_nothing_goes_wrong_on_a_page(visits):
+    assert not found(visits, "wrong")
+
+
+def test_no_page_has_what_axe_calls_serious(visits):
+    assert not found(visits, "axe")
+
+
+def test_no_line_of_code_is_cut_on_a_wide_screen(visits):
+    assert not {where: cut for where, cut in found(visits, "cut").items() if where[1] == 1400}
+
+
+def test_headings_are_in_order_under_one_title(visits):
+    for where, seen in visits.items():
+        levels = seen["levels"]
+        assert levels.count(1) == 1 and levels[0] == 1, where
+        assert all(after <= before + 1 for before, after in pairwise(levels)), (where, levels)
+
+
+def test_every_picture_has_words_that_are_no_path(visits):
+    assert not found(visits, "wordless")
+
+
+@functools.cache
+def sent(path):
+    """The bytes that GitHub Pages sends for a file: texts are compressed."""
+    body = path.read_bytes()
+    return len(gzip.compress(body) if path.suffix in {".html", ".css", ".js", ".svg"} else body)
+
+
+def test_no_page_is_heavy(visits, server, capsys):
+    """At most 1.5 MB. How soon a page is seen is reported, and not asserted: that is the machine's speed."""
+    weights = {}
+    for (name, _), seen in visits.items():
+        files = {SITE / unquote(urlsplit(url.removeprefix(f"{server}/")).path) for url in seen["loaded"]}
+        weights[name] = max(sum(map(sent, files)), weights.get(name, 0))
+    paints = [seen["paint"] for seen in visits.values() if seen["paint"]]
+    with capsys.disabled():
+        print(f"\n{len(paints)} first paints: {median(paints):.0f} ms in the middle, {max(paints):.0f} ms at most")
+        for name in sorted(weights, key=weights.get)[:-9:-1]:
+            print(f"  {weights[name] / 1e6:.2f} MB  {name}")
+    assert max(weights.values()) <= 1_500_000
 
 
 def test_on_a_phone_wide_figures_scroll_and_others_fit(server, browser):
@@ -373,8 +460,7 @@ def test_every_page_has_a_policy_above_all_that_it_governs(pages):
 
 
 def test_every_page_obeys_its_policy(visits):
-    forbidden = {name: visit["forbidden"] for name, visit in visits.items() if visit["forbidden"]}
-    assert not forbidden
+    assert not found(visits, "forbidden")
 
 
 def test_the_policy_forbids_what_the_build_did_not_write(server, browser):

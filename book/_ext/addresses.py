@@ -1,4 +1,4 @@
-"""Sphinx extension: the repository's address from `settings.ini`, where it stands once, and no other host's scripts.
+"""Sphinx extension: the repository's address from `settings.ini`, where it stands once, and no unneeded scripts.
 
 Pages of text write the address as `{{ repo }}` (its name), `{{ repo_url }}` and `{{ site_url }}`, and the
 version as `{{ package_version }}`, in code blocks too.
@@ -6,6 +6,8 @@ version as `{{ package_version }}`, in code blocks too.
 
 import configparser
 from pathlib import Path
+
+from docutils import nodes
 
 NAMES = ("repo", "repo_url", "site_url", "package_version")
 
@@ -35,14 +37,16 @@ def fill_in(app, docname, source):
         source[0] = source[0].replace(f"{{{{ {name} }}}}", app.config.html_context[name])
 
 
-def drop_thebe(app, pagename, templatename, context, doctree):
-    """Leave out thebe, which Jupyter Book always adds: it would load its script from another host."""
-    files = context["script_files"]
-    context["script_files"] = [file for file in files if "thebe" not in f"{file}{getattr(file, 'attributes', '')}"]
+def drop_scripts(app, pagename, templatename, context, doctree):
+    """Leave out thebe, which would load its script from another host, and MathJax on a page without formulas."""
+    formulas = doctree and next(doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block)), None)
+    unwanted = ("thebe",) if formulas else ("thebe", "mathjax")
+    files = {file: f"{file}{getattr(file, 'attributes', '')}".lower() for file in context["script_files"]}
+    context["script_files"] = [file for file, text in files.items() if not any(name in text for name in unwanted)]
 
 
 def setup(app):
     app.connect("config-inited", set_addresses)
     app.connect("source-read", fill_in)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", drop_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
