@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html student test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
+.PHONY: help book html pdf student test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,11 +25,18 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-book: html  ## build the site from executed notebooks into _build/html, and test it
+book: pdf  ## build the site from executed notebooks into _build/html, print it, and test both
 	@$(MAKE) --no-print-directory _build/.tested
 
 _build/.tested: _build/html/searchindex.js tests/test_site.py
 	$(BIN)/pytest tests/test_site.py
+	@touch $@
+
+pdf: html  ## print the site into one PDF, which the landing page then offers; it takes a Chromium
+	@$(MAKE) --no-print-directory _build/.printed
+
+_build/.printed: _build/html/searchindex.js tools/pdf.py
+	$(BIN)/python tools/pdf.py
 	@touch $@
 
 html: $(STAMP)

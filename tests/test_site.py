@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import threading
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,10 +19,12 @@ import torch
 import torchvision
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from pypdf import PdfReader
 
 from frcnn_common import AnchorGenerator, ROIAlign, box_iou, decode_boxes, encode_boxes, nms
 from frcnn_common.anchors import assign_anchors
 from frcnn_common.lessons import PARTS
+from tools import pdf
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build/html"
@@ -267,7 +268,7 @@ def browser():
     """Chromium: the system's, or the one that `make browser` got. A reader may do without; CI may not."""
     from playwright.sync_api import sync_playwright
 
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = pdf.chromium()
     with sync_playwright() as playwright:
         if not (found or Path(playwright.chromium.executable_path).exists() or os.environ.get("CI")):
             pytest.skip("no Chromium on this machine: `make browser` gets one")
@@ -513,6 +514,53 @@ def test_search_in_a_browser(server, browser, pages):
     page.wait_for_selector("#search-results li p.context")
     assert page.locator("#search-results li a").count() >= 3
     assert page.evaluate("forbidden") == []
+    page.close()
+
+
+# --- On paper ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def book(pages, settings):
+    path = SITE / f"{settings['repo']}.pdf"
+    if not (path.exists() or os.environ.get("CI")):
+        pytest.skip("no PDF of this site: `make pdf` prints one, with Chromium")
+    return PdfReader(path)
+
+
+def test_the_pdf_holds_every_page_at_the_number_that_its_contents_say(book, pages):
+    wanted = [pdf.title_of(pages[name].html) for name in toc_pages()]
+    entries = [(one.title, book.get_destination_page_number(one)) for one in book.outline if not isinstance(one, list)]
+    squeezed = [re.sub(r"\s", "", title) for title in wanted]
+    assert [re.sub(r"\s", "", title) for title, _ in entries] == squeezed
+    front = "".join(sheet.extract_text() for sheet in book.pages[: entries[0][1]])
+    front = re.sub(r"\s", "", front[front.index("Contents") :])
+    for title, (_, sheet) in zip(squeezed, entries):
+        assert f"{title}{sheet + 1}" in front
+        assert re.search(rf"\b{sheet + 1}\b", book.pages[sheet].extract_text()), title
+
+
+def test_the_pdf_links_to_its_own_pages_and_to_the_web_alone(book):
+    links = [link.get_object() for sheet in book.pages for link in sheet.get("/Annots", ())]
+    inside = [link["/Dest"] for link in links if "/Dest" in link]
+    assert len(inside) > 2 * len(toc_pages()) and all(place[0].get_object()["/Type"] == "/Page" for place in inside)
+    assert {urlsplit(link["/A"]["/URI"]).scheme for link in links if "/A" in link} <= {"http", "https"}
+
+
+def test_the_landing_page_offers_the_pdf(book, pages, settings):
+    assert f"../{settings['repo']}.pdf" in pages["book/index"].links
+
+
+def test_on_paper_nothing_is_folded_or_cut(server, browser):
+    """Solutions are shown, code that only draws is not."""
+    page = browser.new_page(viewport={"width": 650, "height": 900})
+    page.goto(f"{server}/nbs/chapters/01_coco_dataloader.html")
+    page.evaluate(pdf.UNFOLD, [])
+    page.emulate_media(media="print")
+    solutions = page.locator(".tag_solution .cell_input")
+    drawing = page.locator(".tag_hide-input:not(.tag_solution) .cell_input")
+    assert solutions.count() >= 3 and all(one.is_visible() for one in solutions.all())
+    assert drawing.count() >= 3 and not any(one.is_visible() for one in drawing.all())
+    assert page.evaluate("[...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth + 1)") == []
+    assert page.locator("nav:visible, .prev-next-area:visible").count() == 0
     page.close()
 
 
