@@ -1,7 +1,7 @@
 # Every command of the project, one word each. On a fresh machine each of them first builds .venv.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book html pdf student test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
+.PHONY: help book html pdf student colab test serve export tidy execute check clean test-all sync lint notebooks bench gpu browser audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,7 @@ _build/.printed: _build/html/searchindex.js tools/pdf.py
 html: $(STAMP)
 	$(BIN)/python tools/single_file.py
 	$(BIN)/python tools/student.py
+	$(BIN)/python tools/colab.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
@@ -49,6 +50,9 @@ test: sync lint  ## everything but the long tests and the site's: every notebook
 
 student: $(STAMP)  ## write the chapters with stubs in place of solutions into _build/extra/student
 	$(BIN)/python tools/student.py
+
+colab: $(STAMP)  ## write the notebooks that run alone, and the package that they install, into _build/extra
+	$(BIN)/python tools/colab.py
 
 serve: html  ## build the site and serve it on http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -172,14 +172,17 @@ def test_search_finds_the_chapters(pages):
     assert set(toc_pages()) <= set(documents)
 
 
-def test_buttons_lead_to_the_repository(pages, address):
+def test_buttons_lead_to_the_repository_and_to_notebooks_that_run_alone(pages, address, settings):
     for name in toc_pages():
         assert f"{address}/edit/main/{name}." in pages[name].html, name
         assert any(link.startswith(address) for link in pages[name].links), name
         assert "theme-switch" in pages[name].html, name
         if name.startswith("nbs/"):
             path = address.removeprefix("https://github.com/")
-            assert f"https://colab.research.google.com/github/{path}/blob/main/{name}.ipynb" in pages[name].links
+            site = settings["doc_host"] + settings["doc_baseurl"]
+            (colab,) = [link for link in pages[name].links if "colab.research" in link]
+            assert unquote(colab) == f"https://colab.research.google.com/#fileId={site}/colab/{name}.ipynb"
+            assert (SITE / f"colab/{name}.ipynb").is_file()
             assert any(link.startswith(f"https://mybinder.org/v2/gh/{path}/main") for link in pages[name].links)
             assert any(link.endswith(f"_sources/{name}.ipynb") for link in pages[name].links)
 

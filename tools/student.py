@@ -17,11 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "nbs/chapters"
 INSTALL = """\
-# Finds the package, or installs it.
+# Finds the package, or installs the one that this notebook was made with.
 try:
     import frcnn_common
 except ImportError:
-    %pip install --quiet "git+{url}@v{version}"
+    %pip install --quiet {site}/frcnn_common-{version}-py3-none-any.whl
 """
 EXERCISE = re.compile(r"```\{exercise\} ([^\n]*)\n(?::\w+:[^\n]*\n)*\n?(.*?)\n```", re.DOTALL)
 SOLUTION = re.compile(r"(`{3,})\{solution-(start|end)\}[^`]*\1")
@@ -30,15 +30,17 @@ STUB = re.compile(r"\n*```python\n(?:def|class) .*?\n```", re.DOTALL)  # the cel
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.(?:ipynb|md)(#[^)]*|)\)")
 MARKS = re.compile(r"^#\s?\|.*\n?|^# ?NBVAL_\w+[ \t]*\n?", re.MULTILINE)
 ROLES = [
+    (re.compile(r"```\{seealso\}\n(.*?)\n```", re.DOTALL), r"See also: \1"),
+    (re.compile(r"^\([\w-]+\)=\n", re.MULTILINE), ""),
     (re.compile(r"\s*\{cite:[pt]\}`[^`]*`"), ""),
     (re.compile(r"(^|[.:!?]\s+)\{numref\}`[^`]*`", re.MULTILINE), r"\1The figure"),
     (re.compile(r"\{numref\}`[^`]*`"), "the figure"),
     (re.compile(r"\{eq\}`[^`]*`"), "the equation above"),
-    (re.compile(r"\{(?:term|ref|doc)\}`([^`<]*?)\s*<[^`]*>`"), r"\1"),
+    (re.compile(r"\{(?:term|ref|doc|py:\w+)\}`([^`<]*?)\s*<[^`]*>`"), r"\1"),
     (re.compile(r"\{term\}`([^`]*)`"), r"*\1*"),
     (re.compile(r"\{ref\}`[^`]*`"), "an exercise"),
     (re.compile(r"\{doc\}`(?:[^`]*/)?([^`/]*)`"), r"`\1`"),
-    (re.compile(r"\{py:\w+\}`(?:[\w.]*\.)?(\w+)`"), r"`\1`"),
+    (re.compile(r"\{py:\w+\}`~?(?:[\w.]*\.)?(\w+)`"), r"`\1`"),
 ]
 
 
@@ -65,14 +67,27 @@ def outside(text, inside):
     return "".join([*kept, "" if inside else text[start:]]), inside
 
 
-def plain(text, site):
+def settings():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def site_address():
+    return settings()["doc_host"] + settings()["doc_baseurl"]
+
+
+def install(site):
+    """A first cell that brings the package along, from where the site lies; `tools/colab.py` puts it there."""
+    return INSTALL.format(site=site, version=settings()["version"])
+
+
+def plain(text, site, place="nbs/chapters"):
     """Markdown without this book's directives and roles; its links lead to the site."""
-    text = STUB.sub("", MATH.sub(r"$$\n\1\n$$", EXERCISE.sub(r"**\1** \2", text)))
+    text = MATH.sub(r"$$\n\1\n$$", EXERCISE.sub(r"**\1** \2", text))
     for role, replacement in ROLES:
         text = role.sub(replacement, text)
-    return LINK.sub(
-        lambda link: f"]({site}/{posixpath.normpath('nbs/chapters/' + link[1])}.html{link[2]})", text
-    ).strip()
+    return LINK.sub(lambda link: f"]({site}/{posixpath.normpath(f'{place}/{link[1]}')}.html{link[2]})", text).strip()
 
 
 def cell(kind, text, original, folded=False):
@@ -82,16 +97,16 @@ def cell(kind, text, original, folded=False):
     return {"cell_type": kind, "id": original, "metadata": metadata, "source": text.splitlines(keepends=True)} | more
 
 
-def for_students(nb, install, site):
+def for_students(nb, first, site):
     """A chapter with stubs in place of solutions."""
     from frcnn_common.lessons import stub
 
-    cells, inside = [cell("code", install, "install")], False
+    cells, inside = [cell("code", first, "install")], False
     for old in nb["cells"]:
         text = source(old)
         if old["cell_type"] == "markdown":
             text, inside = outside(text, inside)
-            text = plain(text, site)
+            text = STUB.sub("", plain(text, site)).strip()
             cells += [cell("markdown", text, old["id"])] * bool(text)
             cells += [cell("code", "# yours", f"yours-{old['id']}")] * inside
         elif not inside and not text.startswith("#| touch:"):  # data for the site's script
@@ -103,15 +118,12 @@ def for_students(nb, install, site):
 
 def main(folder=ROOT / "_build/extra/student"):
     """Write every chapter that has solutions."""
-    settings = configparser.ConfigParser()
-    settings.read(ROOT / "settings.ini", encoding="utf-8")
-    url, version, host, base = (settings["DEFAULT"][key] for key in ("git_url", "version", "doc_host", "doc_baseurl"))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(CHAPTERS.glob("0[1-6]_*.ipynb")):
         nb = json.loads(path.read_text(encoding="utf-8"))
         if has_solutions(nb):
-            made = for_students(nb, INSTALL.format(url=url, version=version), host + base)
+            made = for_students(nb, install(site_address()), site_address())
             (folder / path.name).write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ version as `{{ package_version }}`, in code blocks too.
 
 import configparser
 from pathlib import Path
+from urllib.parse import quote
 
 from docutils import nodes
 
@@ -45,8 +46,20 @@ def drop_scripts(app, pagename, templatename, context, doctree):
     context["script_files"] = [file for file, text in files.items() if not any(name in text for name in unwanted)]
 
 
+def lead_to_colab(app, pagename, templatename, context, doctree):
+    """Let the rocket lead to the notebooks that `tools/colab.py` writes: they bring their package along."""
+    own = f"{app.config.html_baseurl}colab/{pagename}.ipynb"
+    for group in context["header_buttons"]:
+        if group.get("label") == "launch-buttons":
+            colab = next(button for button in group["buttons"] if button["text"] == "Colab")
+            colab["url"] = f"https://colab.research.google.com/#fileId={quote(own, safe='')}"
+            if not pagename.startswith("nbs/"):  # a page of text
+                group["buttons"].remove(colab)
+
+
 def setup(app):
     app.connect("config-inited", set_addresses)
     app.connect("source-read", fill_in)
     app.connect("html-page-context", drop_scripts, priority=900)
+    app.connect("html-page-context", lead_to_colab, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
