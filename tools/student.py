@@ -23,7 +23,7 @@ try:
 except ImportError:
     %pip install --quiet {site}/frcnn_common-{version}-py3-none-any.whl
 """
-EXERCISE = re.compile(r"```\{exercise\} ([^\n]*)\n(?::\w+:[^\n]*\n)*\n?(.*?)\n```", re.DOTALL)
+EXERCISE = re.compile(r"```\{exercise\} ?([^\n]*)\n(?::\w+:[^\n]*\n)*\n?(.*?)\n```", re.DOTALL)
 SOLUTION = re.compile(r"(`{3,})\{solution-(start|end)\}[^`]*\1")
 MATH = re.compile(r"```\{math\}\n(?::label:[^\n]*\n)?(.*?)\n```", re.DOTALL)
 STUB = re.compile(r"\n*```python\n(?:def|class) .*?\n```", re.DOTALL)  # the cell below begins with it
@@ -84,7 +84,7 @@ def install(site):
 
 def plain(text, site, place="nbs/chapters"):
     """Markdown without this book's directives and roles; its links lead to the site."""
-    text = MATH.sub(r"$$\n\1\n$$", EXERCISE.sub(r"**\1** \2", text))
+    text = MATH.sub(r"$$\n\1\n$$", EXERCISE.sub(lambda found: f"**{found[1] or 'Exercise.'}** {found[2]}", text))
     for role, replacement in ROLES:
         text = role.sub(replacement, text)
     return LINK.sub(lambda link: f"]({site}/{posixpath.normpath(f'{place}/{link[1]}')}.html{link[2]})", text).strip()
