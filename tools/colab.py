@@ -8,6 +8,7 @@ package, the solutions are in folded cells, and what only this book's builder un
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,12 @@ from tools import notebooks, student
 
 
 def build_wheel(folder):
-    """The package as a wheel, built in a copy of the working tree, for setuptools leaves much behind."""
+    """The package as a wheel, built in a copy, for setuptools leaves much behind."""
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     with tempfile.TemporaryDirectory() as copy:
-        notebooks.copy_tree(Path(copy))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(notebooks.ROOT / name, copy)
+        shutil.copytree(notebooks.ROOT / "frcnn_common", Path(copy) / "frcnn_common")
         command = [sys.executable, "-c", build, str(folder.resolve())]
         subprocess.run(command, cwd=copy, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": ""})
 
