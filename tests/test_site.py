@@ -944,7 +944,7 @@ def test_figures_work_from_the_disk_and_leave_their_pictures_to_print(browser, p
         for figure in figures:
             picture, stage = figure.root.locator("> img"), figure.root.locator("> .touch-stage")
             assert (stage.is_visible(), picture.is_visible()) == (media == "screen", media == "print")
-            assert picture.get_attribute("alt") and picture.get_attribute("src").endswith(".png")
+            assert picture.get_attribute("alt") and picture.get_attribute("src").endswith(".webp")
     page.close()
 
 

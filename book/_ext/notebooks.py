@@ -2,7 +2,8 @@
 
 - An API page gets the signature and docstring of each public name, as a cross-reference target, above its source.
 - Directives of nbdev and nbval are not shown; `#| label:` and `#| fig-cap:` make a cell's picture a numbered figure,
-  `#| fig-alt:` says what is seen there to those who do not see it. A text goes on in indented lines `#|   …`.
+  `#| fig-alt:`, with or without them, says what is seen there to those who do not see it. A text goes on in indented
+  lines `#|   …`.
 - A cell tagged `solution` is folded: the reader is to write it, and finds a notebook to do so below the title.
 - A cell `#| touch: NAME` hands data to the script of the figure above it, and is not shown: see `figures.py`.
 - A figure of several panels is marked as wide, so that it scrolls on a phone.
@@ -84,9 +85,11 @@ def shown_cells(cells):
         if "solution" in tags:
             shown["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {"code_prompt_show": "Show a solution"}}
         if figure := {key: re.sub(r"\n#\s?\|\s+", " ", text) for key, text in FIGURE.findall(source)}:
-            shown["metadata"]["mystnb"] = {"figure": {"name": figure["label"], "caption": figure["fig-cap"]}}
+            more = shown["metadata"]["mystnb"] = {}
+            if "label" in figure:
+                more["figure"] = {"name": figure["label"], "caption": figure["fig-cap"]}
             if "fig-alt" in figure:
-                shown["metadata"]["mystnb"]["image"] = {"alt": figure["fig-alt"]}
+                more["image"] = {"alt": figure["fig-alt"]}
         yield shown
 
 
