@@ -73,7 +73,7 @@ check: sync lint  ## the fast loop: sync, lint, the fast tests
 notebooks: $(STAMP)  ## nbval alone: run every notebook in turn and compare what it stores
 	$(BIN)/pytest $(NBVAL) nbs
 
-test-all: sync lint html  ## every test there is, the site's and the long ones too
+test-all: sync lint pdf  ## every test there is, the site's and the long ones too
 	$(PYTEST) $(PAGES) tests
 
 bench: $(STAMP)  ## time and memory beside torchvision's, written to benchmarks/results.json

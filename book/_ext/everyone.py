@@ -21,6 +21,7 @@ def slim_pictures(app, doctree, docname):
                 Image.open(path).save(slim, quality=QUALITY)
             image["uri"] = Path(image["uri"]).with_suffix(".webp").as_posix()
             image["candidates"] = {"*": image["uri"]}
+            app.env.images.add_file(docname, image["uri"])
 
 
 def no_list(app, pagename, templatename, context, doctree):
