@@ -35,7 +35,7 @@ _build/.tested: _build/html/searchindex.js tests/test_site.py
 html: $(STAMP)
 	$(BIN)/python tools/single_file.py
 	$(BIN)/python tools/student.py
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . -W -n --keep-going  # two threads stall beside another busy process
 
 test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
 	$(PYTEST) -m "not long" --ignore=tests/test_site.py $(PAGES) tests
