@@ -64,10 +64,10 @@ def read_folder(
         raise ValueError(f"val_share is {val_share}, expected 0 ≤ val_share < 1")
     folder = _inner(Path(folder).absolute())
     options = (box_format, val_share, split_seed)
-    return deepcopy(_read(folder, tuple(map(_state, visible_files(folder))), split, *options))
+    return deepcopy(_read_split(folder, tuple(map(_file_state, visible_files(folder))), split, *options))
 
 
-def _state(path):
+def _file_state(path):
     """A file, with its size and the time of its last change, by which one that was read is known again."""
     with suppress(OSError):  # a link to nowhere
         return path, path.stat().st_size, path.stat().st_mtime_ns
@@ -75,7 +75,7 @@ def _state(path):
 
 
 @lru_cache(maxsize=2)  # the splits of a folder: training looks at each several times
-def _read(folder, state, split, box_format, val_share, split_seed):
+def _read_split(folder, state, split, box_format, val_share, split_seed):
     files = [path for path, _, _ in state]
     layout, splits, others = _layout(folder, state)
     if layout is None:
