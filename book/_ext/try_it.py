@@ -10,7 +10,8 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-SCRIPTS = ("figures/touch", "figures/boxes", *(f"try/{n}" for n in "pixels detect load scene stages palette page".split()))
+SHARED = ("figures/touch", "figures/boxes")
+SCRIPTS = ("try/pixels", "try/detect", "try/load", "try/scene", "try/stages", "try/palette", "try/page")
 MISSING = "This copy of the site was built without the detector, because npm's registry could not be reached."
 
 
@@ -30,7 +31,7 @@ def add_scripts(app, pagename, templatename, context, doctree):
     if doctree and any("try-it" in node["classes"] for node in doctree.findall(nodes.raw)):
         for sheet in ("figures/touch.css", "try/try.css"):
             app.add_css_file(sheet)
-        for name in SCRIPTS:
+        for name in SHARED + SCRIPTS:
             app.add_js_file(f"{name}.js", loading_method="defer")
 
 

@@ -1,4 +1,4 @@
-/* What lies between the two graphs and behind them: anchors, decoding, suppression. "Without PyTorch" has it in NumPy. */
+/* What lies between the two graphs and behind them: anchors, decoding, suppression. "Without PyTorch" has it, too. */
 "use strict";
 
 Object.assign(tryIt, {
@@ -37,7 +37,7 @@ Object.assign(tryIt, {
     return corners.map((value) => Math.min(Math.max(value, 0), side));
   },
 
-  /** Of boxes by falling score: the kept one that drops each, or −1 for those that are kept. Small ones are left out. */
+  /** Boxes by falling score, without small ones. `by` is the kept one that drops a box, or null if it is kept. */
   suppress(boxes, threshold, least) {
     const large = boxes.filter(({box: [x1, y1, x2, y2]}) => x2 - x1 >= least && y2 - y1 >= least), kept = [];
     for (const one of large) {

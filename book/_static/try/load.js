@@ -5,8 +5,8 @@ Object.assign(tryIt, {
   /** Why it cannot run here, or nothing. */
   obstacle() {
     if (location.protocol === "file:") {
-      return "Opened from a folder, a page may not load a detector: browsers forbid it. Serve the folder instead, with " +
-        "“python -m http.server” in the folder of the site, and open http://localhost:8000.";
+      return "Browsers forbid a page that was opened from a folder to load the detector. Serve the folder instead: " +
+        "start “python -m http.server” in the folder of the site, and open http://localhost:8000.";
     }
     if (typeof WebAssembly !== "object") {
       return "The detector needs WebAssembly, which this browser does not have or has switched off.";

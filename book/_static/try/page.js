@@ -11,7 +11,8 @@
 
   function offer() {
     const megabytes = Math.ceil(Object.values(files).reduce((sum, {bytes}) => sum + bytes, 0) / 1e6);
-    const button = touch.make(root, "button", {type: "button", class: "try-load"}, `Load the detector (${megabytes} MB)`);
+    const look = {type: "button", class: "try-load"};
+    const button = touch.make(root, "button", look, `Load the detector (${megabytes} MB)`);
     button.addEventListener("click", async () => {
       button.remove();
       const bar = touch.make(root, "progress", {max: 1, value: 0, "aria-label": "loading the detector"});
@@ -55,9 +56,8 @@
     }, (text) => { message.textContent = text; });
     tryIt.palette(left, scene);
 
-    const stages = [
-      tryIt.heat(right), tryIt.proposals(right, state, show), tryIt.regions(right), tryIt.detections(right, state, show),
-    ];
+    const stages = [tryIt.heat, tryIt.proposals, tryIt.regions, tryIt.detections];
+    const views = stages.map((stage) => stage(right, state, show));
 
     /** Look at the scene as soon as the hand rests. */
     function ask() {
@@ -83,7 +83,7 @@
       const {proposals, canvas} = picture, regions = proposals.slice(0, state.count);
       const found = {...picture, regions, ...tryIt.detect(regions, state.score, state.overlap)};
       const {width, height} = canvas, name = ({label, score}) => `${settings.names[label]} ${score.toFixed(2)}`;
-      for (const stage of stages) stage({...found, width, height});
+      for (const view of views) view({...found, width, height});
       const look = (one) => ({frame: "touch-frame kept", tag: "kept", text: name(one)});
       tryIt.frames(scene.marks, scene.stack.view, tryIt.sides(canvas), found.kept, look);
       for (const box of truth) {
@@ -99,8 +99,8 @@
     /** For tests: all that was asked for is shown. */
     tryIt.settled = async () => { while (busy) await busy; };
 
-    const first = await tryIt.image(data.backgrounds[4].file), glyph = (name) => data.glyphs.find((one) => one.name === name);
-    setGround(first, true);
+    const glyph = (name) => data.glyphs.find((one) => one.name === name);
+    setGround(await tryIt.image(data.backgrounds[0].file), true);
     const begun = [["elephant", 90, 90, 120, -8], ["pizza", 240, 70, 80, 15], ["teddy bear", 180, 175, 90, 0],
       ["robot face", 275, 180, 80, 10]];
     for (const [name, x, y, side, turn] of begun) {

@@ -47,7 +47,8 @@ Object.assign(tryIt, {
       const group = touch.make(parent, "div", {class: "try-glyphs", role: "group", "aria-label": title});
       touch.make(group, "p", {class: "touch-hint"}, title);
       const buttons = tryIt.data.glyphs.filter((glyph) => glyph.known === known).map((glyph) => {
-        const button = touch.make(group, "button", {type: "button", title: glyph.name, "aria-label": `add: ${glyph.name}`});
+        const words = {title: glyph.name, "aria-label": `add: ${glyph.name}`};
+        const button = touch.make(group, "button", {type: "button", ...words});
         const image = touch.make(button, "img", {src: new URL(glyph.file, tryIt.base).href, alt: "", draggable: false});
         const add = (at) => scene.add({name: glyph.name, image, ...at});
         tryIt.dragOut(button, image, scene, add);

@@ -1,4 +1,4 @@
-/* The scene: a ground, glyphs that a hand moves, scales and turns on it, and the pixels that the detector gets of it. */
+/* The scene: a ground, glyphs that a hand moves, scales and turns on it, and the pixels that the detector gets. */
 "use strict";
 
 Object.assign(tryIt, {
@@ -64,7 +64,8 @@ Object.assign(tryIt, {
     function grip(one) {
       const hand = touch.make(hands, "g", {class: "touch-box ink-e", tabindex: 0, role: "application"});
       const face = touch.make(hand, "rect", {class: "face"});
-      const dot = touch.make(hand, "circle", {class: "dot", r: 5}), spot = touch.make(hand, "circle", {class: "spot", r: 16});
+      const dot = touch.make(hand, "circle", {class: "dot", r: 5});
+      const spot = touch.make(hand, "circle", {class: "spot", r: 16});
       const start = ({target}) => ({...one, corner: target === spot ? corner(one) : null});
       touch.drag(hand, start, (dx, dy, from) => {
         const [x, y] = [dx / stack.view.sx, dy / stack.view.sy];
@@ -74,7 +75,8 @@ Object.assign(tryIt, {
         change({side, turn: from.turn + angle * 180 / Math.PI});
       });
       touch.arrows(hand, (dx, dy, shift) => {
-        change(shift ? {side: one.side * (1 - 0.05 * dy), turn: one.turn + 5 * dx} : {x: one.x + 4 * dx, y: one.y + 4 * dy});
+        const {x, y, side, turn} = one;
+        change(shift ? {side: side * (1 - 0.05 * dy), turn: turn + 5 * dx} : {x: x + 4 * dx, y: y + 4 * dy});
       });
       hand.addEventListener("focus", () => choose(one));
       hand.addEventListener("keydown", ({key}) => { if (key === "Delete" || key === "Backspace") acts.remove(); });
@@ -99,7 +101,8 @@ Object.assign(tryIt, {
     function place(one) {
       const {view} = stack, [w, h] = half(one), at = `translate(${view.x(one.x)} ${view.y(one.y)}) rotate(${one.turn})`;
       const how = "Arrow keys move it; with Shift, up and down scale it, left and right turn it. Delete removes it.";
-      const where = `x ${Math.round(one.x)}, y ${Math.round(one.y)}, ${Math.round(one.side)} pixels, ${Math.round(one.turn)}°`;
+      const [x, y, side, turn] = [one.x, one.y, one.side, one.turn].map(Math.round);
+      const where = `x ${x}, y ${y}, ${side} pixels, ${turn}°`;
       touch.set(one.hand, {transform: at, "aria-label": `${one.name}: ${where}. ${how}`});
       touch.set(one.face, {x: -w * view.sx, y: -h * view.sy, width: 2 * w * view.sx, height: 2 * h * view.sy});
       for (const part of [one.dot, one.spot]) touch.set(part, {cx: w * view.sx, cy: h * view.sy});

@@ -27,7 +27,8 @@ Object.assign(tryIt, {
     for (const {one, place} of placed) {
       const {text, tag} = look(one);
       if (!text) continue;
-      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 6.6 * text.length), 0), y = place.y > 16 ? place.y - 4 : place.y + 14;
+      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 6.6 * text.length), 0);
+      const y = place.y > 16 ? place.y - 4 : place.y + 14;
       touch.make(group, "text", {x, y, class: `touch-tag ${tag}`}, text);
     }
   },
@@ -56,7 +57,8 @@ Object.assign(tryIt, {
       canvas.style.aspectRatio = `${width} / ${height}`;
       canvas.getContext("2d").putImageData(image, 0, 0);
       caption.textContent = `${name} · ${most.toFixed(2)}`;
-      touch.set(canvas, {"aria-label": `objectness on ${name}, ${rows} × ${columns} cells, at most ${most.toFixed(2)}`});
+      const cells = `${rows} × ${columns} cells`;
+      touch.set(canvas, {"aria-label": `objectness on ${name}, ${cells}, at most ${most.toFixed(2)}`});
     });
   },
 
@@ -66,7 +68,8 @@ Object.assign(tryIt, {
     const stack = tryIt.stack(stage, "proposals"), group = touch.make(stack.svg, "g");
     const act = (value) => { state.count = value; show(); };
     touch.slider(stage, {label: "proposals", min: 1, max: tryIt.settings.post_nms, step: 1, value: state.count, act});
-    touch.make(stage, "p", {class: "touch-hint"}, "In the colors of their levels, above. The head looks at these and no others.");
+    const hint = "In the colors of their levels. The head looks at these and at no others.";
+    touch.make(stage, "p", {class: "touch-hint"}, hint);
     return ({canvas, regions}) => {
       stack.fit(canvas.width, canvas.height);
       stack.context.drawImage(canvas, 0, 0);
@@ -100,10 +103,14 @@ Object.assign(tryIt, {
       list.replaceChildren();
       regions.slice(first, first + tryIt.SHOWN).forEach((one) => {
         const item = touch.make(list, "li"), [x1, y1, x2, y2] = one.box;
-        const crop = touch.make(item, "canvas", {width: 84, height: 84, "aria-hidden": true}), context = crop.getContext("2d");
+        const crop = touch.make(item, "canvas", {width: 84, height: 84, "aria-hidden": true});
+        const context = crop.getContext("2d");
         context.drawImage(canvas, x1 * sx, y1 * sy, (x2 - x1) * sx, (y2 - y1) * sy, 0, 0, 84, 84);
         context.fillStyle = "#ffffff66";
-        for (let line = 12; line < 84; line += 12) { context.fillRect(line, 0, 1, 84); context.fillRect(0, line, 84, 1); }
+        for (let line = 12; line < 84; line += 12) {
+          context.fillRect(line, 0, 1, 84);
+          context.fillRect(0, line, 84, 1);
+        }
         const bars = touch.make(item, "div", {class: "try-bars"});
         for (const label of tryIt.best(one.probabilities, 0, one.probabilities.length, 3)) {
           const share = one.probabilities[label], name = label ? tryIt.settings.names[label] : "no object";
@@ -119,15 +126,14 @@ Object.assign(tryIt, {
 
   /** Detections before and after suppression. */
   detections(parent, state, show) {
-    const stage = tryIt.stage(parent, "One box for each thing", "Chapter 6: from numbers to detections", "06_inference");
+    const stage = tryIt.stage(parent, "One box for each thing", "Chapter 6: detections", "06_inference");
     const stack = tryIt.stack(stage, "detections before suppression"), group = touch.make(stack.svg, "g");
-    const say = (value) => value.toFixed(2), knob = (name) => (value) => { state[name] = value; show(); };
-    const score = {label: "score above", min: 0.05, max: 0.95, step: 0.05, value: state.score, say, act: knob("score")};
-    const overlap = {label: "IoU above", min: 0.05, max: 0.95, step: 0.05, value: state.overlap, say, act: knob("overlap")};
-    touch.slider(stage, score);
-    touch.slider(stage, overlap);
+    for (const [label, name] of [["least score", "score"], ["most overlap", "overlap"]]) {
+      const range = {min: 0.05, max: 0.95, step: 0.05, value: state[name], say: (value) => value.toFixed(2)};
+      touch.slider(stage, {label, ...range, act: (value) => { state[name] = value; show(); }});
+    }
     const write = touch.readings(stage, ["before", "after"]);
-    const hint = "Dashed orange boxes are dropped: they overlap a better one of their class by more than the second slider.";
+    const hint = "Dashed orange boxes are dropped: a better one of their class overlaps them more than allowed.";
     touch.make(stage, "p", {class: "touch-hint"}, hint);
     return ({canvas, before, kept}) => {
       stack.fit(canvas.width, canvas.height);
