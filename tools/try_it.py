@@ -158,5 +158,42 @@ def main(folder=FOLDER):
     files.write_text(json.dumps(listed), encoding="utf-8")
 
 
+def draw_picture(path):
+    """The still picture: one scene, and what the page shows of it."""
+    import matplotlib.pyplot as plt
+    import torch
+    from PIL import Image
+
+    from frcnn_common.inference import Detector
+    from frcnn_common.openmoji import compose_scene
+    from frcnn_common.plots import set_style, show_boxes
+
+    image, detector = compose_scene(SCENES[0], "val").image, Detector.load("tiny")
+    pixels, inner, _ = detector.prepare(image)
+    with torch.no_grad():
+        features = detector.model.fpn(detector.model.backbone(pixels[None]))
+        logits, _ = detector.model.rpn.head(features)
+        proposals = detector.model.rpn(features, inner, image_sizes=[inner])[0][0]
+    scale = torch.tensor([image.width, image.height] * 2) / torch.tensor([*inner[::-1], *inner[::-1]])
+    before, after = Detector.load("tiny", nms_thr=1.0)(image), detector(image)
+    set_style()
+    fig, axes = plt.subplots(2, 2, figsize=(7.4, 5.9), layout="constrained")
+    axes = axes.flatten()
+    axes[0].imshow(logits[2][0].sigmoid().amax(dim=0), cmap="magma", vmin=0, vmax=1, aspect="auto")
+    show_boxes(image, proposals[:60] * scale, ax=axes[1], color="#34d1a4", width=0.6)
+    show_boxes(image, before["boxes"], ax=axes[2], color="#ff9046", style="--", width=0.8)
+    show_boxes(image, after["boxes"], after["labels"], after["scores"], ax=axes[3], width=1.4)
+    titles = "where could something be? (P4)", "the best 60 proposals", "before suppression", "one box for each thing"
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+        ax.axis("off")
+    picture = io.BytesIO()
+    fig.savefig(picture, dpi=140)
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:2] == ["--picture"]:
+        draw_picture(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -97,7 +97,10 @@
     }
 
     /** For tests: all that was asked for is shown. */
-    tryIt.settled = async () => { while (busy) await busy; };
+    tryIt.settled = async () => {
+      await tryIt.opening;
+      while (busy) await busy;
+    };
 
     const glyph = (name) => data.glyphs.find((one) => one.name === name);
     setGround(await tryIt.image(data.backgrounds[0].file), true);

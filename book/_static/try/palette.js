@@ -17,7 +17,7 @@ Object.assign(tryIt, {
       }
     }
     const own = touch.make(select, "option", {value: "", hidden: ""}, "your own");
-    select.addEventListener("change", () => act(entries[select.value]));
+    select.addEventListener("change", () => { tryIt.opening = act(entries[select.value]); });
     return {own: () => { own.selected = true; }};
   },
 
@@ -36,9 +36,12 @@ Object.assign(tryIt, {
         complain(`${file.name} is no picture that this browser can read.`);
       }
     }
-    input.addEventListener("change", () => open(input.files[0]));
+    input.addEventListener("change", () => { tryIt.opening = open(input.files[0]); });
     target.addEventListener("dragover", (event) => event.preventDefault());
-    target.addEventListener("drop", (event) => { event.preventDefault(); open(event.dataTransfer.files[0]); });
+    target.addEventListener("drop", (event) => {
+      event.preventDefault();
+      tryIt.opening = open(event.dataTransfer.files[0]);
+    });
   },
 
   /** Glyphs as buttons: a click adds one, and a mouse drags it to its place. One stop for Tab, arrow keys go on. */
