@@ -35,7 +35,7 @@ class Stage:
         self.page, self.root = page, page.locator("#detector")
         page.get_by_role("button", name=re.compile("Load the detector")).click()
         page.locator("#fig-try-it.live").wait_for(state="attached")
-        self.glyphs = self.root.locator(".try-scene .touch-box")
+        self.glyphs = self.root.locator(".try-scene [role=application]")
 
     def found(self):
         return self.page.evaluate(FOUND)
@@ -93,9 +93,9 @@ def visit(server, browser):
         pytest.skip("npm's registry could not be reached: the page is a picture")
     opened, errors = [], []
 
-    def open_page(**options):
-        page = browser.new_page(**({"viewport": {"width": 1400, "height": 1000}} | options))
-        page.add_init_script(test_site.WATCH)
+    def open_page(theme="light", width=1400):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.add_init_script(test_site.WATCH + f"; localStorage.mode = localStorage.theme = '{theme}'")
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: request.url.startswith((server, "data:")) or errors.append(request.url))
@@ -109,17 +109,15 @@ def visit(server, browser):
         page.close()
 
 
-def test_what_is_loaded_and_when(visit, capsys):
-    page, asked = visit(), []
+def test_what_is_loaded_and_when(server, visit, capsys):
+    page, asked, folder = visit(), [], f"{server}/try/"
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
     page.locator(".try-load").wait_for()
-    assert page.locator("#fig-try-it").is_visible() and not [
-        url for url in asked if "/try/" in url.replace("_static", "")
-    ]
+    assert page.locator("#fig-try-it").is_visible() and not [url for url in asked if url.startswith(folder)]
     Stage(page)
     assert not page.locator("#fig-try-it").is_visible()
-    paths = {url.partition("/try/")[2].partition("?")[0] for url in asked if "/try/" in url and "/_static/" not in url}
+    paths = {url.removeprefix(folder) for url in asked if url.startswith(folder)}
     loaded = sum((FILES.parent / path).stat().st_size for path in paths)
     assert {entry["file"] for entry in json.loads(FILES.read_text()).values() if "file" in entry} <= paths
     assert loaded <= 25_000_000
@@ -208,7 +206,7 @@ def test_a_scene_is_composed_by_mouse_and_by_keyboard(visit, detector):
     stage.press(pizza, "ArrowLeft", "ArrowUp", "Shift+ArrowUp", "Shift+ArrowRight")
     moved = stage.glyph(1)
     assert moved[3:] == [84, 20] and moved[1] == pytest.approx(before[1] + 30 * scale - 4, abs=1.1)
-    stage.drag(pizza.locator(".spot"), 25, 25)
+    stage.drag(stage.root.locator(".try-scene .spot"), 25, 25)
     assert stage.glyph(1)[3] > 90
     stage.agrees(detector, 0.5)
     for name, check in (
@@ -274,7 +272,7 @@ def test_a_picture_is_dropped(visit, detector):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_a_phone_and_every_control_has_a_name(visit, theme):
-    page = visit(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    page = visit(theme, width=390)
     stage = Stage(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     stops = stage.root.locator(":is(button, input, select, [tabindex='0'])")
@@ -314,4 +312,4 @@ def test_its_scripts_are_short():
     for path in scripts:
         lines = path.read_text(encoding="utf-8").splitlines()
         assert len(lines) <= 150 and max(map(len, lines)) <= 120, path.name
-    assert len(scripts) == 7
+    assert len(scripts) == 8

@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 SHARED = ("figures/touch", "figures/boxes")
-SCRIPTS = ("try/pixels", "try/detect", "try/load", "try/scene", "try/stages", "try/palette", "try/page")
+SCRIPTS = tuple(f"try/{n}" for n in ("pixels", "detect", "load", "stack", "scene", "stages", "palette", "page"))
 MISSING = "This copy of the site was built without the detector, because npm's registry could not be reached."
 
 

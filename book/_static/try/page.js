@@ -110,5 +110,7 @@
       scene.add({name, image: await tryIt.image(glyph(name).file), x, y, side, turn});
     }
     await tryIt.settled();
+    ask(); // once more: the browser has compiled while it answered first, and that took time
+    await tryIt.settled();
   }
 }

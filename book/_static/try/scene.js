@@ -2,30 +2,14 @@
 "use strict";
 
 Object.assign(tryIt, {
-  WIDE: 480, // units of a drawing over a picture
-
-  /** A picture with a drawing over it. `fit` gives both a size in pixels. */
-  stack(parent, label) {
-    const stack = {root: touch.make(parent, "div", {class: "try-stack"})};
-    stack.canvas = touch.make(stack.root, "canvas", {role: "img", "aria-label": label});
-    stack.context = stack.canvas.getContext("2d", {willReadFrequently: true});
-    stack.svg = touch.make(stack.root, "svg", {class: "touch-panel", role: "group", "aria-label": `${label}: boxes`});
-    stack.fit = (width, height) => {
-      const high = tryIt.WIDE * height / width;
-      Object.assign(stack.canvas, {width, height});
-      touch.set(stack.svg, {viewBox: `0 0 ${tryIt.WIDE} ${high}`});
-      stack.view = touch.view([0, width], [0, height], [0, tryIt.WIDE], [0, high]);
-      stack.context.imageSmoothingQuality = "high";
-    };
-    stack.fit(320, 240);
-    return stack;
-  },
-
   /** A scene in `parent`. `changed()` is told when its pixels are others. */
   scene(parent, changed) {
     const stack = tryIt.stack(parent, "the scene"), {svg, canvas, context} = stack;
     stack.root.classList.add("try-scene");
     const marks = touch.make(svg, "g"), hands = touch.make(svg, "g");
+    const handle = touch.make(svg, "g", {class: "touch-box ink-e"});
+    const dot = touch.make(handle, "circle", {class: "dot", r: 5});
+    const spot = touch.make(handle, "circle", {class: "spot", r: 16});
     const row = touch.make(parent, "div", {class: "touch-row", role: "group", "aria-label": "the chosen glyph"});
     let ground, glyphs = [], chosen = null;
     const acts = {
@@ -58,21 +42,16 @@ Object.assign(tryIt, {
       chosen = one;
       for (const other of glyphs) other.hand.classList.toggle("chosen", other === one);
       for (const button of buttons) button.disabled = !one;
+      handle.style.display = one ? "" : "none";
+      if (one) place(one);
     }
 
-    /** A hand for one glyph: its face moves it, its corner scales and turns it. */
+    /** A hand for one glyph: it moves it. */
     function grip(one) {
       const hand = touch.make(hands, "g", {class: "touch-box ink-e", tabindex: 0, role: "application"});
       const face = touch.make(hand, "rect", {class: "face"});
-      const dot = touch.make(hand, "circle", {class: "dot", r: 5});
-      const spot = touch.make(hand, "circle", {class: "spot", r: 16});
-      const start = ({target}) => ({...one, corner: target === spot ? corner(one) : null});
-      touch.drag(hand, start, (dx, dy, from) => {
-        const [x, y] = [dx / stack.view.sx, dy / stack.view.sy];
-        if (!from.corner) return change({x: from.x + x, y: from.y + y});
-        const [cx, cy] = from.corner, angle = Math.atan2(cy + y, cx + x) - Math.atan2(cy, cx);
-        const side = from.side * Math.hypot(cx + x, cy + y) / Math.hypot(cx, cy);
-        change({side, turn: from.turn + angle * 180 / Math.PI});
+      touch.drag(hand, () => ({...one}), (dx, dy, from) => {
+        change({x: from.x + dx / stack.view.sx, y: from.y + dy / stack.view.sy});
       });
       touch.arrows(hand, (dx, dy, shift) => {
         const {x, y, side, turn} = one;
@@ -80,8 +59,16 @@ Object.assign(tryIt, {
       });
       hand.addEventListener("focus", () => choose(one));
       hand.addEventListener("keydown", ({key}) => { if (key === "Delete" || key === "Backspace") acts.remove(); });
-      return Object.assign(one, {hand, face, dot, spot});
+      Object.assign(one, {hand, face});
+      place(one);
     }
+
+    /** The handle at the corner of the chosen glyph scales and turns it. */
+    touch.drag(handle, () => ({...chosen, corner: corner(chosen)}), (dx, dy, {side, turn, corner: [x, y]}) => {
+      const [toX, toY] = [x + dx / stack.view.sx, y + dy / stack.view.sy];
+      const angle = Math.atan2(toY, toX) - Math.atan2(y, x), stretch = Math.hypot(toX, toY) / Math.hypot(x, y);
+      change({side: side * stretch, turn: turn + angle * 180 / Math.PI});
+    });
 
     /** From a glyph's middle to its lower right corner, in pixels of the scene. */
     function corner(one) {
@@ -105,7 +92,9 @@ Object.assign(tryIt, {
       const where = `x ${x}, y ${y}, ${side} pixels, ${turn}°`;
       touch.set(one.hand, {transform: at, "aria-label": `${one.name}: ${where}. ${how}`});
       touch.set(one.face, {x: -w * view.sx, y: -h * view.sy, width: 2 * w * view.sx, height: 2 * h * view.sy});
-      for (const part of [one.dot, one.spot]) touch.set(part, {cx: w * view.sx, cy: h * view.sy});
+      if (one !== chosen) return;
+      touch.set(handle, {transform: at});
+      for (const part of [dot, spot]) touch.set(part, {cx: w * view.sx, cy: h * view.sy});
     }
 
     function draw() {

@@ -19,20 +19,6 @@ Object.assign(tryIt, {
     return tryIt.data.magma[Math.min(Math.floor(value * tryIt.data.magma.length), tryIt.data.magma.length - 1)];
   },
 
-  /** Frames of boxes over a picture: `look(one)` gives class and, if wanted, `text`. */
-  frames(group, view, side, boxes, look) {
-    group.replaceChildren();
-    const placed = boxes.map((one) => ({one, place: view.rect(one.box.map((value, k) => value * side[k % 2]))}));
-    for (const {one, place} of placed) touch.make(group, "rect", {...place, class: look(one).frame});
-    for (const {one, place} of placed) {
-      const {text, tag} = look(one);
-      if (!text) continue;
-      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 6.6 * text.length), 0);
-      const y = place.y > 16 ? place.y - 4 : place.y + 14;
-      touch.make(group, "text", {x, y, class: `touch-tag ${tag}`}, text);
-    }
-  },
-
   /** Heat maps, one a level: for each cell the highest objectness of its anchors. */
   heat(parent) {
     const stage = tryIt.stage(parent, "Where could something be?", "Chapter 3: objectness", "03_rpn");
@@ -77,9 +63,6 @@ Object.assign(tryIt, {
       tryIt.frames(group, stack.view, tryIt.sides(canvas), [...regions].reverse(), look);
     };
   },
-
-  /** From pixels of the detector's square to those of the picture. */
-  sides: ({width, height}) => [width / tryIt.settings.img_size, height / tryIt.settings.img_size],
 
   /** Some regions as squares of 7 × 7 bins, and what the head says of them. */
   regions(parent) {
