@@ -114,7 +114,7 @@ def write_glyphs(folder):
     for char, name, known in chosen:
         glyph, file = draw_glyph(char).copy(), f"glyph-{ord(char):x}.png"
         glyph.thumbnail((GLYPH_SIDE, GLYPH_SIDE), Image.Resampling.LANCZOS)
-        glyph.quantize(64, method=Image.Quantize.FASTOCTREE).save(folder / file)
+        glyph.save(folder / file, optimize=True)
         listed.append({"file": file, "name": name, "known": known, "width": glyph.width, "height": glyph.height})
     return listed
 
@@ -136,14 +136,14 @@ def colors():
     return (255 * matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3]).round().astype(int).tolist()
 
 
-def main(folder=FOLDER):
+def main(folder=FOLDER, lock=LOCK):
     """Write everything, and last `files.json`, the list of what the page loads: without it the page is a picture."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "files.json"
     files.unlink(missing_ok=True)
     try:
-        runtime = fetch_runtime(folder)
+        runtime = fetch_runtime(folder, lock)
     except OSError as error:
         print(f'"Try it" stays a picture: the npm registry {registry()} cannot be reached ({error})')
         return

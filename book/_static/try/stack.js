@@ -32,7 +32,7 @@ Object.assign(tryIt, {
     for (const {one, place} of placed) {
       const {text, tag} = look(one);
       if (!text) continue;
-      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 6.6 * text.length), 0);
+      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 7.4 * text.length), 0);
       const y = place.y > 16 ? place.y - 4 : place.y + 14;
       touch.make(group, "text", {x, y, class: `touch-tag ${tag}`}, text);
     }
