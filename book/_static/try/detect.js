@@ -49,8 +49,9 @@ Object.assign(tryIt, {
 
   /** The numbers of the highest `count` values, and no others than `from` to `end`. */
   best(values, from, end, count) {
-    const numbers = Array.from({length: end - from}, (_, i) => i);
-    return numbers.sort((a, b) => values[from + b] - values[from + a] || a - b).slice(0, count);
+    const own = values.slice(from, end), least = Float64Array.from(own).sort().at(-count) ?? -Infinity;
+    const numbers = Array.from(own.keys()).filter((i) => own[i] >= least);
+    return numbers.sort((a, b) => own[b] - own[a] || a - b).slice(0, count);
   },
 
   /** The proposals of a picture by falling objectness: {box, score, level}. */

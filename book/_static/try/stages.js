@@ -8,7 +8,7 @@ Object.assign(tryIt, {
   /** A stage with its title, and the chapter that builds it. */
   stage(parent, title, chapter, href) {
     const stage = touch.make(parent, "section", {class: "try-stage"});
-    touch.make(stage, "h3", {}, title);
+    touch.make(stage, "h2", {}, title);
     const more = touch.make(stage, "p", {class: "touch-hint"});
     touch.make(more, "a", {href: `../nbs/chapters/${href}.html`}, chapter);
     return stage;
@@ -26,7 +26,8 @@ Object.assign(tryIt, {
     const levels = tryIt.INK.map((ink, k) => {
       const figure = touch.make(maps, "div");
       const canvas = touch.make(figure, "canvas", {role: "img"});
-      return {canvas, caption: touch.make(figure, "span", {class: `ink-${ink}`}), name: `P${k + 2}`};
+      touch.make(figure, "i", {class: `try-swatch ink-${ink}`});
+      return {canvas, caption: touch.make(figure, "span"), name: `P${k + 2}`};
     });
     const hint = "The highest objectness among a cell's anchors, from black (0) to pale yellow (1), level by level.";
     touch.make(stage, "p", {class: "touch-hint"}, hint);
