@@ -277,6 +277,9 @@ def test_it_fits_a_phone_and_every_control_has_a_name(visit, theme):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     stops = stage.root.locator(":is(button, input, select, [tabindex='0'])")
     assert stops.count() > 20
+    page.emulate_media(media="print")
+    assert page.locator("#fig-try-it").is_visible() and not stage.root.is_visible()
+    page.emulate_media(media="screen")
     unnamed = "all => all.filter(one => !(one.ariaLabel || one.labels?.[0]?.innerText || one.innerText)).length"
     assert stops.evaluate_all(unnamed) == 0
 
