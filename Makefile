@@ -36,7 +36,7 @@ html: $(STAMP)
 	$(BIN)/python tools/single_file.py
 	$(BIN)/python tools/student.py
 	$(BIN)/python tools/try_it.py
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . -W -n --keep-going  # two threads stall beside another busy process
 
 test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
 	$(PYTEST) -m "not long" --ignore-glob="tests/test_site*.py" $(PAGES) tests

@@ -9,6 +9,7 @@ registry cannot be reached, the page stays a picture, and one line says so.
 
 import base64
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -144,7 +145,7 @@ def main(folder=FOLDER, lock=LOCK):
     files.unlink(missing_ok=True)
     try:
         runtime = fetch_runtime(folder, lock)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         print(f'"Try it" stays a picture: the npm registry {registry()} cannot be reached ({error})')
         return
     lists = {"scenes": write_scenes(folder), "backgrounds": write_backgrounds(folder), "glyphs": write_glyphs(folder)}
