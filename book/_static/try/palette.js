@@ -26,6 +26,8 @@ Object.assign(tryIt, {
     const label = touch.make(parent, "label", {class: "try-choice"});
     touch.make(label, "span", {}, "or your own");
     const input = touch.make(label, "input", {type: "file", accept: "image/*"});
+    const hint = "You can drop one onto the scene, too. This detector has learned from drawings alone.";
+    touch.make(parent, "p", {class: "touch-hint"}, hint);
     async function open(file) {
       if (!file) return;
       try {

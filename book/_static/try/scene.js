@@ -11,6 +11,9 @@ Object.assign(tryIt, {
     const dot = touch.make(handle, "circle", {class: "dot", r: 5});
     const spot = touch.make(handle, "circle", {class: "spot", r: 16});
     const row = touch.make(parent, "div", {class: "touch-row", role: "group", "aria-label": "the chosen glyph"});
+    const hint = "Drag a thing to move it, its corner to scale and turn it. By keyboard: arrows move it, with Shift " +
+      "they scale and turn it, Delete removes it.";
+    touch.make(parent, "p", {class: "touch-hint"}, hint);
     let ground, glyphs = [], chosen = null;
     const acts = {
       larger: () => change({side: chosen.side * 1.15}), smaller: () => change({side: chosen.side / 1.15}),
