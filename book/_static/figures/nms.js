@@ -89,8 +89,8 @@ touch.figure("nms", (stage, {picture, side, boxes, scores, threshold}) => {
     say(`${most}. ${kept} kept. ${asked.length - 1} rounds.`);
   }
 
-  const hint = "Green is kept, dashed orange is dropped, white is still to come. A box is named by its rank, with its " +
-    "score in brackets. Each column is one, the best on the left: touch it to walk there.";
+  const hint = "Green is kept, dashed orange is dropped, white is still to come. A box is named by its rank, with " +
+    "its score in brackets. Each column is one, the best on the left: touch it to walk there.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });
