@@ -93,8 +93,8 @@ def visit(server, browser):
         pytest.skip("npm's registry could not be reached: the page is a picture")
     opened, errors = [], []
 
-    def open_page(theme="light", width=1400):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+    def open_page(theme="light", width=1400, has_touch=False):
+        page = browser.new_page(viewport={"width": width, "height": 900}, has_touch=has_touch)
         page.add_init_script(test_site.WATCH + f"; localStorage.mode = localStorage.theme = '{theme}'")
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -240,6 +240,25 @@ def test_glyphs_come_by_click_by_mouse_and_by_arrow_keys(visit, detector):
     assert stage.glyphs.count() == 5
     stage.press(stage.root.locator(".try-glyphs button").first, "ArrowRight", "ArrowRight", "Enter")
     assert stage.glyph(5)[0] == "car"
+    assert stage.agrees(detector, 0.5)
+
+
+def test_a_finger_adds_a_glyph_and_moves_it_and_not_the_page(visit, detector):
+    stage = Stage(visit(width=390, has_touch=True))
+    stage.root.get_by_role("button", name="add: cake").tap()
+    face, before = stage.glyphs.nth(4).locator(".face"), stage.glyph(4)
+    face.scroll_into_view_if_needed()
+    scrolled, place = stage.page.evaluate("scrollY"), face.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    hand = stage.page.context.new_cdp_session(stage.page)
+    ways = ("touchStart", 0, 0), ("touchMove", 20, -15), ("touchMove", 40, -30), ("touchEnd", None, None)
+    for kind, dx, dy in ways:
+        points = [] if dx is None else [{"x": x + dx, "y": y + dy}]
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    scale = stage.root.locator(".try-scene canvas").evaluate("one => one.width / one.clientWidth")
+    expected = [before[1] + 40 * scale, before[2] - 30 * scale]
+    assert stage.glyph(4)[1:3] == pytest.approx(expected, abs=1.1)
+    assert stage.page.evaluate("scrollY") == scrolled
     assert stage.agrees(detector, 0.5)
 
 
