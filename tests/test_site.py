@@ -637,6 +637,8 @@ def test_a_finger_moves_a_box_and_not_the_page(touch):
         hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     left, top, right, bottom = (figure.boxes()[1] - before).tolist()
     assert left == pytest.approx(right) and top == pytest.approx(bottom) and left > 0.3 and top < -0.2
+    after = face.bounding_box()
+    assert (after["x"] - place["x"], after["y"] - place["y"]) == pytest.approx((40, -30), abs=8)  # all of its way
     assert figure.page.evaluate("scrollY") == scrolled
 
 
