@@ -114,8 +114,8 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
   }
 
   const hint = "Drag the orange box, or move it by arrow keys (with Shift they resize it). Blue is what " +
-    "ROI pooling reads; the dots are ROIAlign's samples: point at one for its weights. The stronger a cell, the more it stands " +
-    "out from the page.";
+    "ROI pooling reads; the dots are ROIAlign's samples: point at one for its weights. " +
+    "The stronger a cell, the more it stands out from the page.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });
