@@ -28,8 +28,8 @@ $(STAMP): constraints.txt pyproject.toml
 book: pdf  ## build the site from executed notebooks into _build/html, print it, and test both
 	@$(MAKE) --no-print-directory _build/.tested
 
-_build/.tested: _build/html/searchindex.js tests/test_site.py
-	$(BIN)/pytest tests/test_site.py
+_build/.tested: _build/html/searchindex.js tests/test_site.py tests/test_site_try_it.py
+	$(BIN)/pytest tests/test_site.py tests/test_site_try_it.py
 	@touch $@
 
 pdf: html  ## print the site into one PDF, which the landing page then offers; it takes a Chromium
@@ -43,10 +43,11 @@ html: $(STAMP)
 	$(BIN)/python tools/single_file.py
 	$(BIN)/python tools/student.py
 	$(BIN)/python tools/colab.py
+	$(BIN)/python tools/try_it.py
 	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . -W -n --keep-going  # two threads stall beside another busy process
 
 test: sync lint  ## everything but the long tests and the site's: every notebook and tests/, side by side
-	$(PYTEST) -m "not long" --ignore=tests/test_site.py $(PAGES) tests
+	$(PYTEST) -m "not long" --ignore-glob="tests/test_site*.py" $(PAGES) tests
 
 student: $(STAMP)  ## write the chapters with stubs in place of solutions into _build/extra/student
 	$(BIN)/python tools/student.py
@@ -68,7 +69,7 @@ execute: $(STAMP)  ## run every notebook in place, then tidy it (NB=nbs/api/03_b
 	$(BIN)/python tools/notebooks.py execute $(NB)
 
 check: sync lint  ## the fast loop: sync, lint, the fast tests
-	$(PYTEST) -m "not slow" --ignore=tests/test_site.py tests
+	$(PYTEST) -m "not slow" --ignore-glob="tests/test_site*.py" tests
 
 notebooks: $(STAMP)  ## nbval alone: run every notebook in turn and compare what it stores
 	$(BIN)/pytest $(NBVAL) nbs

@@ -176,6 +176,8 @@ def machine():
 def measure(out, minutes, rehearse):
     """Run the parts and write the file after each; whether all have passed."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    from frcnn_common.files import strict_json
+
     start = time.monotonic()
     results = {"machine": machine(), "rehearsal": rehearse, "parts": []}
     for name in REHEARSED if rehearse else PARTS:
@@ -183,8 +185,8 @@ def measure(out, minutes, rehearse):
         passed, found = PARTS[name](start + 60 * minutes, rehearse)
         title, seconds = PARTS[name].__doc__, round(time.monotonic() - began, 1)
         results["parts"].append({"name": name, "title": title, "passed": passed, "seconds": seconds, "found": found})
-        print(f"{'passed' if passed else 'FAILED'}  {seconds:6.1f} s  {title}\n{json.dumps(found)[:600]}", flush=True)
-        out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{'passed' if passed else 'FAILED'}  {seconds:6.1f} s  {title}\n{strict_json(found)[:600]}", flush=True)
+        out.write_text(strict_json(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return all(part["passed"] for part in results["parts"])
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from rows import BATCHES, COMPILED, CUDA_ROWS, CURVES, IDEAS, ROWS, TRAINING_MEMORY
 
+from frcnn_common.files import strict_json
+
 HERE = Path(__file__).resolve().parent
 CONDITIONS = {
     "dtype": "float32",
@@ -249,7 +251,7 @@ def main():
         results[name] = measure_part()
         results["seconds"] = round(time.perf_counter() - start)
         if out:  # after each part: a quarter of an hour is not lost to the last one
-            out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            out.write_text(strict_json(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{results['seconds']} s" + (f", written to {out}" if out else ""))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_images', 'check_live_norm', 'check_image_sizes', 'image_sizes_of', 'check_objects', 'read_targets',
-           'image_numbers', 'with_seeds', 'check_batches']
+           'image_numbers', 'with_seeds', 'check_batches', 'check_names']
 
 # %% ../nbs/api/21_checks.ipynb #91e6c0f7
 import torch
@@ -233,3 +233,9 @@ def check_batches(batches: list) -> None:
     for i, batch in enumerate(batches):
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
             raise TypeError(f"batches[{i}] must be (images [B, 3, H, W], targets), got {type(batch).__name__}")
+
+# %% ../nbs/api/21_checks.ipynb #c0ba7d02
+def check_names(names, num_classes: int) -> None:
+    """Raise a `ValueError` unless each class has a name, the background included."""
+    if len(names) < num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(names)} names (with the background's)")

@@ -38,8 +38,8 @@ class SplitReport:
         Boxes by class name, without crowds and `difficult` ones.
     crowds, dropped, clipped : int
         Boxes of these, boxes without area in their picture, and boxes that stick out of it.
-    tiny, twice : list of str
-        Pictures with a box no more than a pixel wide or high, and with the same box twice.
+    doubts, tiny, twice : list of str
+        What `FolderData` warns of; pictures with a box no more than a pixel wide or high, and with the same box twice.
     faults : list of str
         What makes a row unusable.
     labels : list of set
@@ -56,6 +56,7 @@ class SplitReport:
     crowds: int = 0
     dropped: int = 0
     clipped: int = 0
+    doubts: list = field(default_factory=list)
     tiny: list = field(default_factory=list)
     twice: list = field(default_factory=list)
     faults: list = field(default_factory=list)
@@ -183,8 +184,12 @@ def survey(
 
 
 def _add_split(report, name, data, decode):
-    report.notes += [f"{name}: {note}" for note in data.notes]
-    report.splits[name] = split = SplitReport(name, data.names)
+    for note in data.notes:
+        if (twin := f"train: {note}") in report.notes:  # what holds of both splits is said once
+            report.notes[report.notes.index(twin)] = note
+        else:
+            report.notes.append(f"{name}: {note}")
+    report.splits[name] = split = SplitReport(name, data.names, doubts=data.warnings)
     for row in data.rows:
         split.add(row, data.box_format, decode)
     report.faults += split.faults
@@ -197,11 +202,12 @@ def _warnings(train, val=None):
         yield f"train has few boxes of {_some(few)}: a class needs dozens"
     for split in (train, val) if val else (train,):
         total = split.boxes.total()
+        yield from (f"{split.name}: {doubt}" for doubt in split.doubts)
         if split.tiny:
             yield f"{split.name} has boxes of a pixel or less in {_some(split.tiny)}"
         if split.twice:
             yield f"{split.name} has the same box twice in {_some(split.twice)}"
-        if split.clipped > total / 4:
+        if split.clipped > total / 4 and not split.doubts:
             yield f"{split.name}: {split.clipped} of {total} boxes stick out of their picture. Were pictures resized?"
         if split.empty > split.pictures / 2:
             yield f"{split.name}: {split.empty} of {split.pictures} pictures have no box"
@@ -297,12 +303,9 @@ def contact_sheet(
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.4 * columns, 3.2 * rows + 0.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
-    for ax in axes:
+    for ax in (axes := [*figure.subplots(rows, columns, squeeze=False).flat]):
         ax.axis("off")
-    names_of = {
-        int(label): report.splits[name].names[label] for name, _, _, target in shown for label in target["labels"]
-    }
+    names_of = {int(n): report.splits[split].names[n] for split, _, _, target in shown for n in target["labels"]}
     for ax, (name, row, picture, target) in zip(axes, shown, strict=False):
         _draw(ax, picture, target, report.splits[name].names if len(names_of) > len(PALETTE) else None)
         title = Path(_file_name(row)).name

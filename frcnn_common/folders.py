@@ -9,14 +9,17 @@ __all__ = ['split_name', 'falls_to_val', 'read_folder', 'folder_rows']
 import glob
 import hashlib
 from collections import defaultdict
+from contextlib import suppress
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from .coco_files import coco_rows, coco_splits, named_like_coco
 from .constants import COCO_NAMES
-from .formats import ANNOTATION_WORDS, PICTURE_WORDS, SPLIT_WORDS, FolderData, find_box_format
-from .formats import name_words, split_word, stream_of, visible_files, words_for
+from .formats import ANNOTATION_WORDS, PICTURE_WORDS, SPLIT_WORDS, FolderData, box_evidence
+from .formats import find_box_format, name_words, split_word, stream_of, visible_files, words_for
 from .hub import StreamError, class_names
 from .voc import voc_rows, voc_splits
 from .yolo import yolo_rows, yolo_splits
@@ -60,13 +63,34 @@ def read_folder(
     if val_share is not None and not 0 <= val_share < 1:
         raise ValueError(f"val_share is {val_share}, expected 0 ≤ val_share < 1")
     folder = _inner(Path(folder).absolute())
-    files = visible_files(folder)
-    layout, splits = _layout(folder, files, split)
+    options = (box_format, val_share, split_seed)
+    return deepcopy(_read_split(folder, tuple(map(_file_state, visible_files(folder))), split, *options))
+
+
+def _file_state(path):
+    """A file, with its size and the time of its last change, by which one that was read is known again."""
+    with suppress(OSError):  # a link to nowhere
+        return path, path.stat().st_size, path.stat().st_mtime_ns
+    return path, None, None
+
+
+@lru_cache(maxsize=2)  # the splits of a folder: training looks at each several times
+def _read_split(folder, state, split, box_format, val_share, split_seed):
+    files = [path for path, _, _ in state]
+    layout, splits, others = _layout(folder, state)
+    if layout is None:
+        word = SPLIT_WORDS[split][0][0]
+        raise FileNotFoundError(
+            f"nothing of the split {split!r} in {folder}: looked for {word}*.parquet, COCO's JSON "
+            f"(annotations/*{word}*.json, {word}/*.json), Pascal VOC's XML files and YOLO's label files"
+        )
     words = _words(splits, split, val_share, f"{folder}, which is {layout}")
     if layout == "parquet":
         data = _parquet_rows(folder, split, splits, words)
     else:
         data = _READERS[layout][1](folder, files, splits, words)
+    if others:
+        data.notes.append(f"taken as {layout}; also in the folder, and not read: {', '.join(others)}")
     if val_share is not None:
         _take_share(data, split, val_share, split_seed, folder)
         data.notes.append(f"the names of the pictures decide, with val_share={val_share} and the seed {split_seed}")
@@ -130,26 +154,27 @@ def _inner(folder):
     return folder if known.intersection(name_words(inside[0].name)) else _inner(inside[0])
 
 
-def _layout(folder, files, split):
-    """What a folder is, and what it has by the word for its split: the first layout with a split, else without one."""
-    found = {"parquet": _parquet_splits(folder, files)}
-    for name, (splits, _) in _READERS.items():
-        if any(word for splits in found.values() for word in splits):
-            break
-        found[name] = splits(folder, files)
-    *_, (last, splits) = found.items()
-    if any(splits):
-        return last, splits
-    if named := named_like_coco(folder, files):
-        return "COCO's JSON", named
-    for name, splits in found.items():
-        if splits:
-            return name, splits
-    word = SPLIT_WORDS[split][0][0]
-    raise FileNotFoundError(
-        f"nothing of the split {split!r} in {folder}: looked for {word}*.parquet, COCO's JSON "
-        f"(annotations/*{word}*.json, {word}/*.json), Pascal VOC's XML files and YOLO's label files"
-    )
+@lru_cache(maxsize=1)
+def _layout(folder, state):
+    """What a folder is, what it has by the word for its split, and what else it is, which is passed over.
+
+    The first layout with a split counts, else the first without one; None if there is none.
+    """
+    files, found, chosen = [path for path, _, _ in state], {}, None
+    finders = {"parquet": _parquet_splits} | {name: finder for name, (finder, _) in _READERS.items()}
+    for name, find_splits in finders.items():
+        try:
+            found[name] = find_splits(folder, files)
+        except (ValueError, OSError):
+            if chosen is None:
+                raise
+        if chosen is None and any(found[name]):
+            chosen = name
+    if chosen is None and (named := named_like_coco(folder, files)):
+        chosen, found["COCO's JSON"] = "COCO's JSON", named
+    layouts = [name for name, splits in found.items() if splits]
+    chosen = chosen or next(iter(layouts), None)
+    return chosen, found.get(chosen), [name for name in layouts if name != chosen]
 
 
 def _words(splits, split, val_share, what):
@@ -185,15 +210,43 @@ def _take_share(data, split, val_share, split_seed, folder):
 
 
 def _settle_format(data, claimed, where):
-    """Put the format of the boxes into what was read, if the numbers do not contradict it."""
-    if data.layout in ("Pascal VOC", "YOLO"):
-        if claimed not in (None, data.box_format):
-            raise ValueError(f"{where}: box_format is {claimed!r}, but the boxes of {data.layout} are read as xyxy")
-        return
-    try:
-        data.box_format = find_box_format(*_sampled_boxes(data.rows, where), claimed=claimed or data.box_format)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    """Put the format of the boxes into what was read, if the numbers do not contradict it, and doubts as a warning."""
+    fixed, reading = data.layout in ("Pascal VOC", "YOLO"), None
+    if fixed and claimed not in (None, data.box_format):
+        raise ValueError(f"{where}: box_format is {claimed!r}, but the boxes of {data.layout} are read as xyxy")
+    boxes, sizes, areas = _sampled_boxes(data.rows, where)
+    if not fixed:
+        try:
+            data.box_format = find_box_format(boxes, sizes, areas, claimed=claimed or data.box_format)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    if data.layout == "YOLO":  # as its files have them
+        boxes = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+        reading = "cxcywh"
+    data.warnings += filter(None, [_doubt(boxes, sizes, reading or data.box_format)])
+
+
+_READINGS = {"xyxy": "two corners", "xywh": "a corner, width and height", "cxcywh": "a center, width and height"}
+
+
+def _doubt(boxes, sizes, reading):
+    """A sentence, if boxes that are read in one way were evidently written in another; otherwise None.
+
+    They were if a twentieth of ten boxes or more, but not fewer than three, leave their image by more than a tenth of
+    their side, and of the two other readings just one has a tenth of that at most.
+    """
+    if len(boxes) < 10:
+        return None
+    evidence = box_evidence(boxes, sizes, slack=0.1, formats=_READINGS)
+    outside = {name: round(shares["outside"] * len(boxes)) for name, shares in evidence.items()}
+    count = outside.pop(reading)
+    others = [name for name, theirs in outside.items() if theirs <= count / 10]
+    if count < max(3, len(boxes) / 20) or len(others) != 1:
+        return None
+    return (
+        f"of {len(boxes)} boxes, {count} reach far out of their picture; read as {_READINGS[others[0]]}, "
+        f"{outside[others[0]]} do. Were these written where {_READINGS[reading]} belong?"
+    )
 
 
 def _sampled_boxes(rows, where, count=200):

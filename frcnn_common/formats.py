@@ -28,11 +28,16 @@ BOX_FORMATS = ("xyxy", "xywh")
 
 
 def to_corners(boxes: Tensor, box_format: str) -> Tensor:
-    """Boxes `[N, 4]` in one of `BOX_FORMATS` → the same as `x1 y1 x2 y2`."""
-    return boxes if box_format == "xyxy" else torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+    """Boxes `[N, 4]` in one of `BOX_FORMATS`, or in YOLO's `"cxcywh"` → the same as `x1 y1 x2 y2`."""
+    if box_format == "xyxy":
+        return boxes
+    first, last = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([first, first + last] if box_format == "xywh" else [first - last / 2, first + last / 2], dim=1)
 
 # %% ../nbs/api/09_formats.ipynb #8f0a1b08
-def box_evidence(boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, slack: float = 0) -> dict[str, dict]:
+def box_evidence(
+    boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, slack: float = 0, formats=BOX_FORMATS
+) -> dict[str, dict]:
     """What speaks for each reading of four numbers.
 
     Parameters
@@ -45,6 +50,8 @@ def box_evidence(boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, slac
         `[N]`: area of each object in square pixels, of its outline or its box.
     slack : float
         How far a box may stick out of its image, as a share of its side; one pixel is always allowed.
+    formats : iterable of str
+        What `to_corners` takes.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def box_evidence(boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, slac
         hundredth.
     """
     evidence = {}
-    for name in BOX_FORMATS:
+    for name in formats:
         corners = to_corners(boxes, name)
         sides = corners[:, 2:] - corners[:, :2]
         room = 1 + slack * sides.abs()
@@ -273,8 +280,8 @@ class FolderData:
         One of `BOX_FORMATS`.
     layout : str
         What the folder is: `"COCO's JSON"`, `"Pascal VOC"`, `"YOLO"` or `"parquet"`.
-    notes : list of str
-        What had to be decided, or looks wrong, in a line each.
+    notes, warnings : list of str
+        What had to be decided, and what looks wrong, in a line each.
     """
 
     rows: object
@@ -282,6 +289,7 @@ class FolderData:
     box_format: str
     layout: str
     notes: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
 
 
 def object_row(number: int, path, size: tuple | None) -> dict:

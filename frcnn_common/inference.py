@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .constants import COCO_NAMES, DEVICE, IMAGENET_MEAN, IMAGENET_STD, IMG_SIZE
+from .checks import check_names
 from .pixels import to_picture, to_rgb, upright
 from .samples import input_size, to_input
 from .detector import FasterRCNN
@@ -171,12 +172,18 @@ class Detector:
     name : str
         What to call it.
     names : sequence of str
-        Class names by label.
+        Class names by label, the background first.
     keep_aspect : bool
         Whether pictures keep their shape in the square, as in `to_input`.
+
+    Raises
+    ------
+    ValueError
+        If a class of the model has no name.
     """
 
     def __init__(self, model: FasterRCNN, img_size=None, name="detector", names=COCO_NAMES, *, keep_aspect=False):
+        check_names(names, model.predictor.cls.out_features)
         self.model, self.img_size, self.name, self.names = model.eval(), img_size, name, names
         self.keep_aspect = keep_aspect
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .boxes import box_area, box_iou
+from .checks import check_names
 from .constants import COCO_NAMES, NUM_CLASSES
 from .distributed import gather
 
@@ -183,8 +184,7 @@ def evaluate_detections(
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    if len(names) < num_classes:
-        raise ValueError(f"num_classes is {num_classes}, but there are {len(names)} names (with the background's)")
+    check_names(names, num_classes)
     check_detections(predictions, targets, num_classes)
     classes = [{"id": label, "name": names[label]} for label in range(1, num_classes)]
     coco = {"images": [{"id": i} for i in range(len(targets))], "categories": classes}
@@ -289,6 +289,7 @@ def evaluate(model: nn.Module, loader: Iterable, *, num_classes: int = NUM_CLASS
     model, loader, num_classes, names
         As in `predict` and `evaluate_detections`; the loader must end.
     """
+    check_names(names, num_classes)  # before the detecting, which may take hours
     predictions, targets = ([row for part in gather(rows) for row in part] for rows in predict(model, loader))
     return evaluate_detections(predictions, targets, num_classes=num_classes, names=names)
 

@@ -17,20 +17,14 @@ from typing import NamedTuple
 from PIL import Image
 
 from .constants import COCO_NAMES
-from .errors import calibration, confusion_matrix, detection_errors, error_breakdown, most_confused
+from .errors import ERRORS, calibration, confusion_matrix, detection_errors, error_breakdown
+from .errors import most_confused
 from .evaluation_plots import plot_calibration, plot_confusion, plot_precision_recall, show_errors
 from .metrics import Evaluation, select_objects
 from .plots import STYLE
 
 # %% ../nbs/api/33_report.ipynb #794ed048
 SCORE_THR = 0.5
-_WORDS = {
-    "classification": "wrong name for",
-    "localization": "the box does not fit",
-    "both": "wrong name, and the box does not fit",
-    "duplicate": "found once more",
-    "background": "nothing is there",
-}
 
 
 def mistakes(prediction: dict, target: dict, names: Sequence[str] = COCO_NAMES) -> tuple[float, list[str]]:
@@ -48,17 +42,18 @@ def mistakes(prediction: dict, target: dict, names: Sequence[str] = COCO_NAMES) 
     badness : float
         The sum of the scores of the wrong detections, and 1 for each missed object.
     words : list of str
-        One phrase for each of them, detections by falling score first.
+        One phrase for each of them, with its kind, one of `ERRORS`; detections by falling score first. After
+        *classification* stands the right name.
     """
     kinds, meant, missed = detection_errors(prediction, target)
     objects = [names[label] for label in select_objects(target)["labels"].tolist()]
     badness, words = float(len(missed)), []
     for d in prediction["scores"].argsort(descending=True, stable=True).tolist():
-        if kinds[d] in _WORDS:
+        if kinds[d] in ERRORS:
             score = float(prediction["scores"][d])
             badness += score
-            phrase = f"{names[prediction['labels'][d]]} {score:.2f}: {_WORDS[kinds[d]]}"
-            words.append(f"{phrase} {objects[meant[d]]}" if kinds[d] == "classification" else phrase)
+            phrase = f"{names[prediction['labels'][d]]} {score:.2f}: {kinds[d]}"
+            words.append(f"{phrase} ({objects[meant[d]]})" if kinds[d] == "classification" else phrase)
     return badness, words + [f"{objects[g]}: missed" for g in missed.tolist()]
 
 # %% ../nbs/api/33_report.ipynb #f9202ae4
@@ -218,6 +213,9 @@ def _pictures(worst: WorstPictures) -> str:
     rule = (
         f"<p>Each wrong detection with a score of at least {SCORE_THR} counts with its score, each missed object 1; "
         "these pictures have the highest sums. Green: right. Red: wrong. Dashed: missed.</p>\n"
+        "<p>Classification: the name is wrong; the right one follows. Localization: the box overlaps its object by "
+        "less than 0.5. Both: name and box are wrong. Duplicate: the object is found already. Background: nothing is "
+        "there.</p>\n"
     )
     pictures = "".join(_picture(kept, worst.names) for kept in worst.kept) or "<p>Nothing is wrong in any picture.</p>"
     return _section("The worst pictures", rule, f'<div class="pictures">\n{pictures}</div>\n')

@@ -106,6 +106,27 @@ def test_allocations_are_counted_to_the_byte(monkeypatch, root):
     assert 5000 <= peak["objects"] < 10000 and peak["work"] == peak["tensors"] + peak["objects"]
 
 
+def test_results_are_json_whatever_was_measured(monkeypatch, root, tmp_path):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    gpu, speed = importlib.import_module("gpu"), importlib.import_module("speed")
+
+    def part(deadline, rehearse):
+        """A part."""
+        return True, {"loss": math.nan}
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(gpu, "PARTS", {"one": part})
+    assert gpu.measure(tmp_path / "gpu.json", 1, rehearse=False)
+    monkeypatch.setattr(speed, "ask", lambda task: {"gpu": None})
+    monkeypatch.setattr(speed, "measure_rows", lambda rows, quick: [{"ratio": math.inf}])
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--only", "nms", "--quick", "--out", str(tmp_path / "speed.json")])
+    speed.main()
+    for name in ("gpu", "speed"):
+        text = (tmp_path / f"{name}.json").read_text()
+        json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert "null" in text
+
+
 def test_a_row_runs(root):
     command = [sys.executable, "benchmarks/speed.py", "--quick", "--only", "nms-clustered"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from test_files import full_disk
 from typer.testing import CliRunner
 
-from frcnn_common import COCO_NAMES, FasterRCNN, cli
+from frcnn_common import COCO_NAMES, FasterRCNN, cli, folders
 from frcnn_common.cli import app
 from frcnn_common.coco_json import coco_document
 from frcnn_common.engine import Trainer
@@ -311,6 +311,16 @@ def test_a_folder_of_ones_own_from_training_to_detection(tmp_path):
 def train_on(data, out, *options):
     """Train on a folder for a step, or as the options say: of an option that is there twice, the last counts."""
     return run(app, ["train", "--data", str(data), "--batch-size", "2", "--steps", "1", "--out", str(out), *options])
+
+
+def test_each_split_of_a_folder_is_read_once_before_training_begins(tmp_path, monkeypatch):
+    data, read = own_folder(tmp_path / "own"), []
+    splits, rows = folders._READERS["COCO's JSON"]
+    counting = (lambda *place: read.append("folder") or splits(*place), lambda *a: read.append(a[3][0]) or rows(*a))
+    monkeypatch.setitem(folders._READERS, "COCO's JSON", counting)
+    monkeypatch.setattr("frcnn_common.train_command.Trainer.run", Mock(side_effect=ValueError("here it would begin")))
+    assert "frcnn: here it would begin" in train_on(data, tmp_path / "run").output
+    assert sorted(read) == ["folder", "train", "valid"]
 
 
 def small_weights(path, names=("__background__", "puppy", "cow")):

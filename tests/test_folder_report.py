@@ -1,6 +1,7 @@
 """What a report says of a folder, what it warns of, and what is on the sheet."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from test_voc import CUP, xml
 from test_voc import write as write_voc
 
 from frcnn_common.folder_report import chosen_rows, contact_sheet, survey
+from frcnn_common.openmoji import draw_scene
 
 
 def splits(folder, train, val):
@@ -100,8 +102,78 @@ def test_what_a_split_was_read_from_is_said(tmp_path):
                                                 "val: there is no 'val', 'test' stands for it"]  # fmt: skip
     write(tmp_path / "flat", document([[(1, 10, 10, 20, 15)]] * 4), "all.json", "images")
     report = survey(tmp_path / "flat", val_share=0.5, split_seed=1)
-    assert "val: the names of the pictures decide, with val_share=0.5 and the seed 1" in report.notes
+    assert report.notes == ["the names of the pictures decide, with val_share=0.5 and the seed 1"]
     assert report.splits["train"].pictures + report.splits["val"].pictures == 4
+
+
+def test_what_holds_of_both_splits_is_said_once(tmp_path):
+    folder = write_voc(tmp_path, {"0": xml(CUP), "b": xml(CUP)}, lists={"train": "0", "val": "b"})
+    renamed = "val: XML files that give their picture another name than their own, which counts: 1"
+    assert survey(folder).notes == ["corners count from 1, as VOC's do", renamed]
+
+
+def scenes_as(folder, layout, numbers_of, count=40):
+    """The objects of drawn scenes in a layout, whose four numbers a function makes of corners; pictures are gray."""
+    rows = [draw_scene(number, "train", categories=("cup", "spoon")) for number in range(count)]
+    boxes = [[numbers_of(*box) for box in row["objects"]["bbox"]] for row in rows]
+    for place in ("images", "labels"):
+        (folder / place / "train").mkdir(parents=True)
+    annotations, images = [], []
+    for n, (row, numbers) in enumerate(zip(rows, boxes, strict=True)):
+        sides = (row["width"], row["height"])
+        Image.new("RGB", sides).save(folder / f"images/train/{n}.png")
+        images.append({"id": n, "file_name": f"{n}.png", "width": sides[0], "height": sides[1]})
+        annotations += [{"image_id": n, "category_id": 1, "bbox": box} for box in numbers]
+        if layout == "YOLO":
+            lines = ["0 " + " ".join(str(v / sides[i % 2]) for i, v in enumerate(box)) for box in numbers]
+            (folder / f"labels/train/{n}.txt").write_text("\n".join(lines))
+        if layout == "Pascal VOC":
+            tags = [dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in numbers]
+            texts = ["".join(f"<{tag}>{value}</{tag}>" for tag, value in one.items()) for one in tags]
+            texts = [f"<object><name>cup</name><bndbox>{text}</bndbox></object>" for text in texts]
+            (folder / f"labels/train/{n}.xml").write_text(f"<annotation>{''.join(texts)}</annotation>")
+    if layout == "COCO's JSON":
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}]}
+        (folder / "train.json").write_text(json.dumps(content))
+    return folder
+
+
+CORNERS = ("two corners", lambda x1, y1, x2, y2: [x1, y1, x2, y2])
+SIZE = ("a corner, width and height", lambda x1, y1, x2, y2: [x1, y1, x2 - x1, y2 - y1])
+CENTER = ("a center, width and height", lambda x1, y1, x2, y2: [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+RIGHT = {"YOLO": CENTER, "COCO's JSON": SIZE, "Pascal VOC": CORNERS}
+
+
+@pytest.mark.parametrize("layout", RIGHT)
+def test_right_numbers_raise_no_doubt(tmp_path, layout):
+    report = survey(scenes_as(tmp_path, layout, RIGHT[layout][1]))
+    train = report.splits["train"]
+    assert report.layout == layout and train.boxes.total() > 100 and train.dropped == train.clipped == 0
+    assert train.doubts == [] and not any("reach far" in line or "stick" in line for line in report.warnings)
+
+
+@pytest.mark.parametrize(("layout", "written"), [("YOLO", CORNERS), ("YOLO", SIZE), ("COCO's JSON", CENTER)])
+def test_numbers_of_another_reading_are_named(tmp_path, layout, written):
+    """And nothing is said of resized pictures, which would look alike but for this."""
+    (reading, numbers_of), (expected, _) = written, RIGHT[layout]
+    report = survey(scenes_as(tmp_path, layout, numbers_of))
+    (doubt,) = report.splits["train"].doubts
+    assert re.fullmatch(rf"of \d+ boxes, \d+ reach far out of their picture; read as {reading}, 0 do\. "
+                        rf"Were these written where {expected} belong\?", doubt)  # fmt: skip
+    assert f"train: {doubt}" in report.warnings and not any("stick" in line for line in report.warnings)
+
+
+def test_corners_in_a_json_are_refused_as_before(tmp_path):
+    with pytest.raises(ValueError, match="these are no xywh boxes.*say box_format='xyxy'"):
+        survey(scenes_as(tmp_path, "COCO's JSON", CORNERS[1]))
+
+
+def test_pictures_that_were_resized_are_no_other_reading(tmp_path):
+    """Boxes of pictures that were larger leave them however they are read."""
+    folder = scenes_as(tmp_path, "COCO's JSON", lambda *box: [1.4 * v for v in SIZE[1](*box)])
+    report = survey(folder)
+    assert report.splits["train"].doubts == []
+    assert any("stick out of their picture. Were pictures resized?" in line for line in report.warnings)
 
 
 def test_a_folder_without_validation_is_said(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from test_stream import FEATURES
 
-from frcnn_common import COCO_NAMES, COCOStreamDataset
+from frcnn_common import COCO_NAMES, COCOStreamDataset, folders
 from frcnn_common.constants import COCO_IDS
 from frcnn_common.folders import falls_to_val, folder_rows, read_folder
 from frcnn_common.hub import StreamError
@@ -471,6 +471,36 @@ def test_a_recipe_splits_a_folder_once_for_all(tmp_path):
     assert sorted(numbers[0] + numbers[1]) == [10, 11, 12] and numbers[1] == [
         10 + n for n in range(3) if falls_to_val(str(n), 0.5)
     ]
+
+
+def test_another_layout_beside_the_one_that_is_read_is_named(tmp_path):
+    """Even if nothing in it can be read."""
+    write(tmp_path, document(BOXES), "train.json", "images/train")
+    assert read_folder(tmp_path, "train").notes == []
+    (tmp_path / "images/train/0.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "images/train/1.xml").write_text("<annotation></annotation>")
+    data = read_folder(tmp_path, "train")
+    assert data.layout == "COCO's JSON"
+    assert data.notes == ["taken as COCO's JSON; also in the folder, and not read: YOLO, Pascal VOC"]
+    (tmp_path / "images/train/1.xml").write_text("<annotation>")
+    assert data.notes[0].replace(", Pascal VOC", "") == read_folder(tmp_path, "train").notes[0]
+
+
+def test_a_folder_is_read_once_until_a_file_changes(tmp_path, monkeypatch):
+    write(tmp_path, document(BOXES), "train.json", "images")
+    seen = []
+    reader = folders._READERS["COCO's JSON"]
+    monkeypatch.setitem(folders._READERS, "COCO's JSON", (reader[0], lambda *args: seen.append(1) or reader[1](*args)))
+    first, second = (read_folder(tmp_path, "train") for _ in range(2))
+    assert len(seen) == 1 and first.notes is not second.notes
+    rows = iter(first.rows)
+    next(rows)
+    assert [row["image_id"] for row in second.rows] == [10, 11, 12]  # a reader of one does not move the other
+    (tmp_path / "train.json").write_text(json.dumps(document(BOXES[:1])) + " ")
+    assert len(list(read_folder(tmp_path, "train").rows)) == 1 and len(seen) == 2
+    (tmp_path / "images/9.png").write_bytes(b"")
+    read_folder(tmp_path, "train")
+    assert len(seen) == 3
 
 
 def test_three_layouts_of_the_same_pictures_give_the_same_samples(tmp_path):

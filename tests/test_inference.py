@@ -24,6 +24,7 @@ from frcnn_common.inference import SHIPPED, Detector, load_detector, read_ahead,
 from frcnn_common.metrics import evaluate, predict
 from frcnn_common.openmoji import draw_scene
 from frcnn_common.recipes import RECIPES
+from frcnn_common.roi import FastRCNNPredictor
 from frcnn_common.runs import save_checkpoint
 from frcnn_common.samples import to_input
 
@@ -373,6 +374,8 @@ def test_the_model_sees_at_most_a_batch_and_pictures_come_in_their_order(tiny):
     seen = []
 
     class Watched(nn.Linear):
+        predictor = FastRCNNPredictor(1, 2)
+
         def forward(self, images, image_sizes):
             seen.append(len(images))
             return [{"boxes": torch.tensor([[0.0, 0, *size[::-1]]]), "scores": torch.ones(1), "labels": torch.ones(1)}
@@ -385,11 +388,18 @@ def test_the_model_sees_at_most_a_batch_and_pictures_come_in_their_order(tiny):
     assert [one["boxes"][0].round().tolist() for one in found] == [[0, 0, 10 + number, 20] for number in range(19)]
 
 
+def test_a_class_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="num_classes is 5, but there are 2 names"):
+        Detector(by_position(), 64, names=("__background__", "cup"))
+
+
 def test_only_pictures_of_one_shape_share_a_batch():
     """So none is padded for the sake of another."""
     seen = []
 
     class Watched(nn.Linear):
+        predictor = FastRCNNPredictor(1, 2)
+
         def forward(self, images, image_sizes):
             seen.append((list(images.shape), image_sizes))
             nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}
@@ -405,6 +415,8 @@ def test_large_pictures_share_a_batch_with_few():
     seen = []
 
     class Watched(nn.Linear):
+        predictor = FastRCNNPredictor(1, 2)
+
         def forward(self, images, image_sizes):
             seen.append(len(images))
             return [

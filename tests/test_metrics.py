@@ -166,6 +166,11 @@ def test_more_classes_than_names_are_refused():
         evaluate_detections([GOOD], [GOOD], num_classes=3, names=("__background__", "cat"))
 
 
+def test_a_missing_name_is_told_before_anything_is_predicted():
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 2 names"):
+        evaluate(Echo(1, 1), iter(lambda: pytest.fail("a batch was read"), None), num_classes=3, names=("", "cat"))
+
+
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="prediction of image 0: no 'scores'; expected boxes, labels, scores"):
         evaluate_detections([target_of(boxes_at(), [])], [GOOD])

@@ -6,11 +6,13 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from detections import GOOD, boxes_at, prediction_of, random_case, target_of
 from PIL import Image
 
-from frcnn_common.errors import calibration, confusion_matrix, error_breakdown
+from frcnn_common.errors import ERRORS, calibration, confusion_matrix, error_breakdown
+from frcnn_common.evaluation_plots import show_errors
 from frcnn_common.metrics import evaluate_detections
 from frcnn_common.report import WorstPictures, mistakes, report_page
 
@@ -133,7 +135,7 @@ def test_the_worst_pictures_come_in_their_order_with_what_is_wrong_in_words():
     _, worst, text = report([right, wrong, half, unsure], [target] * 4)
     assert [kept.badness for kept in worst.kept] == [1, 1, 0.75]
     page = Page(text)
-    assert page.words["li"] == ["dog: missed", "dog: missed", "cow 0.75: wrong name for dog"]
+    assert page.words["li"] == ["dog: missed", "dog: missed", "cow 0.75: classification (dog)"]
 
 
 def test_mistakes_by_hand():
@@ -143,13 +145,26 @@ def test_mistakes_by_hand():
     assert mistakes(prediction, target, NAMES) == (
         1.0 + 0.75 + 0.25 + 0.125 + 1,
         [
-            "dog 1.00: the box does not fit",
-            "cup 0.75: nothing is there",
-            "cat 0.25: found once more",
-            "cup 0.12: wrong name, and the box does not fit",
+            "dog 1.00: localization",
+            "cup 0.75: background",
+            "cat 0.25: duplicate",
+            "cup 0.12: both",
             "cow: missed",
         ],
     )
+
+
+def test_tags_words_and_table_name_the_kinds_alike():
+    """The same detections, in a picture, in a list and in a table, under the same words; the page explains each."""
+    target = target_of(boxes_at([0, 0, 10, 10], [40, 0, 50, 10], [80, 0, 90, 10]), [1, 2, 3])
+    places = boxes_at([0, 0, 10, 10], [0, 0, 10, 9], [45, 0, 55, 10], [45, 0, 55, 10], [80, 0, 90, 10], [20, 0, 30, 9])
+    prediction = prediction_of(places, [1, 1, 2, 4, 4, 4], [0.5, 0.75, 1.0, 0.875, 0.75, 0.75])
+    words = {phrase.split(": ")[1].split(" (")[0] for phrase in mistakes(prediction, target, NAMES)[1]}
+    tags = show_errors(np.zeros((20, 100, 3), np.uint8), prediction, target, names=NAMES).texts
+    assert words == {tag.get_text().split(": ")[1] for tag in tags} == {*ERRORS} - {"missed"}
+    page = Page(report([prediction], [target])[2])
+    assert [row[0] for row in page.tables["Errors by kind"][1:]] == [*ERRORS]
+    assert all(any(f"{word.capitalize()}:" in text for text in page.words["p"]) for word in words)
 
 
 def test_a_picture_with_many_mistakes_names_the_first_and_counts_the_others():

@@ -1,6 +1,7 @@
 """Sphinx extension: each page says, in a Content-Security-Policy, that it runs and loads only what this build wrote.
 
-It says so in a `<meta>` element, for GitHub Pages sends no headers of ours. Inline scripts are allowed by their hashes.
+It says so in a `<meta>` element, for GitHub Pages sends no headers of ours. Inline scripts are allowed by their hashes,
+and WebAssembly where the detector runs (`try_it`), on no other page.
 """
 
 import base64
@@ -11,6 +12,7 @@ from html import unescape
 SCRIPT = re.compile(r"<script(?![^>]*(?:\ssrc=|application/json))[^>]*>(.*?)</script>", re.DOTALL)
 HANDLER = re.compile(r'\son[a-z]+="([^"]*)"')
 PLACE = re.compile(r'(<meta charset="utf-8" />)(?:\s*<meta http-equiv="Content-Security-Policy"[^>]*>)?')
+DETECTOR, WASM = '<div id="detector"', "'wasm-unsafe-eval'"
 OWN = "'self' file:"  # whence the page came, or the disk: Firefox takes no other file for 'self'
 POLICY = (
     f"default-src 'none'; script-src {OWN} 'unsafe-hashes' {{}}; style-src {OWN} 'unsafe-inline'; "
@@ -30,7 +32,7 @@ def add_policies(app, exception):
     handlers = {unescape(handler) for html in pages.values() for handler in HANDLER.findall(html)}
     for path, html in pages.items():
         inline = sorted({*SCRIPT.findall(html), *handlers})
-        policy = POLICY.format(" ".join(map(source_of, inline)))
+        policy = POLICY.format(" ".join([*map(source_of, inline), *[WASM] * (DETECTOR in html)]))
         meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
         path.write_text(PLACE.sub(rf"\1{meta}", html, count=1), encoding="utf-8")
 

@@ -4,6 +4,8 @@
 Object.assign(touch, {
   /** Hand the way of a pointer on an element to `move(dx, dy, from)`, in pixels of the drawing. */
   drag(element, start, move) {
+    // Within SVG, Chromium heeds no `touch-action`: without this the page would take the finger's way for itself.
+    element.addEventListener("touchstart", (event) => event.preventDefault(), {passive: false});
     element.addEventListener("pointerdown", (down) => {
       const svg = element.ownerSVGElement;
       const scale = svg.viewBox.baseVal.width / svg.getBoundingClientRect().width;

@@ -8,16 +8,18 @@ touch.figure("deltas", (stage, {anchor, truth, frame, limit}) => {
   const number = (value, digits = 1) => String(+value.toFixed(digits) + 0).replace("-", "−");
   const [x0, y0, x1, y1] = frame;
 
-  const svg = touch.panel(stage, 340, 310, "An anchor and a true box");
-  const view = touch.view([x0, x1], [y0, y1], [10, 330], [8, 8 + (320 * (y1 - y0)) / (x1 - x0)]);
+  const svg = touch.panel(stage, 364, 336, "An anchor and a true box");
+  const view = touch.view([x0, x1], [y0, y1], [34, 354], [24, 24 + (320 * (y1 - y0)) / (x1 - x0)]);
   touch.make(svg, "rect", {...view.rect(frame), class: "touch-track"});
+  const tens = (from, to) => Array.from({length: Math.floor((to - from) / 10) + 1}, (_, k) => from + 10 * k);
+  touch.axes(svg, view, {x: tens(x0, x1), y: tens(y0, y1).reverse(), xlabel: "x in pixels", ylabel: "y", say: number});
   touch.make(svg, "rect", {...view.rect(anchor), class: "touch-still ink-a"});
   const above = {x: view.x(anchor[0]), y: view.y(anchor[1]) - 6, class: "ink-a"};
   touch.make(svg, "text", above, `anchor, ${sa.join(" × ")}`);
   const options = {name: "True box", box: truth, bounds: frame, step: 0.5, key: 1, least: 6, color: "b"};
   const box = touch.box(svg, view, {...options, changed: (next) => encode(next)});
-  const way = touch.make(svg, "line", {class: "touch-way"});
-  const spots = ["a", "b"].map((ink) => touch.make(svg, "circle", {r: 4, class: `touch-spot ink-${ink}`}));
+  const way = touch.make(svg, "path", {class: "touch-way", fill: "none"});
+  const spot = touch.make(svg, "circle", {r: 4, class: "touch-spot ink-a"});
 
   const side = touch.make(stage, "div", {class: "touch-side", style: "--label: 1.8rem"});
   const say = touch.announcer(stage);
@@ -43,6 +45,13 @@ touch.figure("deltas", (stage, {anchor, truth, frame, limit}) => {
     show(next);
   }
 
+  /** A line from one point to another, with a head. */
+  function arrow([ax, ay], [bx, by]) {
+    const turn = Math.atan2(by - ay, bx - ax), size = Math.min(9, Math.hypot(bx - ax, by - ay));
+    const wing = (side) => `${bx - size * Math.cos(turn + side)} ${by - size * Math.sin(turn + side)}`;
+    return `M${ax} ${ay}L${bx} ${by}M${wing(0.5)}L${bx} ${by}L${wing(-0.5)}`;
+  }
+
   function show(next) {
     const [c, s] = [center(next), sides(next)];
     rows.forEach((row, k) => {
@@ -51,8 +60,8 @@ touch.figure("deltas", (stage, {anchor, truth, frame, limit}) => {
       const what = k < 2 ? shift() : `ln(${number(s[axis])} / ${sa[axis]})`;
       row.formula.textContent = `= ${what} = ${number(deltas[k], 2)}`;
     });
-    touch.set(way, {x1: view.x(ca[0]), y1: view.y(ca[1]), x2: view.x(c[0]), y2: view.y(c[1])});
-    [ca, c].forEach(([x, y], k) => touch.set(spots[k], {cx: view.x(x), cy: view.y(y)}));
+    touch.set(spot, {cx: view.x(ca[0]), cy: view.y(ca[1])});
+    touch.set(way, {d: arrow([view.x(ca[0]), view.y(ca[1])], [view.x(c[0]), view.y(c[1])])});
     say(`deltas ${deltas.map((value) => number(value, 2)).join(", ")}`);
   }
 

@@ -30,14 +30,17 @@ touch.figure("detections", (stage, {picture, side, truth, moments, steps, ap50, 
     const right = sure.map((k) => truth.boxes.some((_, n) => fits(k, n)));
     const found = truth.boxes.filter((_, n) => sure.some((k) => fits(k, n))).length;
     const wrong = right.filter((one) => !one).length;
+    const looks = right.map((one) => (one ? "kept" : "wrong")), taken = [];
     frames.replaceChildren();
-    sure.forEach((k, n) => {
-      const place = view.rect(boxes[k]), look = right[n] ? "kept" : "wrong";
-      touch.make(frames, "rect", {...place, class: `touch-frame ${look}`});
-      if (sure.length > 12) return; // words would cover the scene
-      const text = `${names[k]} ${scores[k].toFixed(2)}`, y = place.y > 16 ? place.y - 4 : place.y + 13;
-      const x = Math.min(place.x + 1, 330 - 6.2 * text.length);
-      touch.make(frames, "text", {x, y, class: `touch-tag ${look}`}, text);
+    sure.forEach((k, n) => touch.make(frames, "rect", {...view.rect(boxes[k]), class: `touch-frame ${looks[n]}`}));
+    sure.slice(0, sure.length > 12 ? 0 : 12).forEach((k, n) => { // more words would cover the scene
+      const place = view.rect(boxes[k]), text = `${names[k]} ${scores[k].toFixed(2)}`, wide = 6.4 * text.length;
+      const x = Math.min(place.x + 1, 336 - wide), below = place.y + place.height;
+      const free = (y) => y > 11 && y < 337 &&
+        taken.every((tag) => Math.abs(tag.y - y) > 12 || x > tag.x + tag.wide || tag.x > x + wide);
+      const places = [place.y - 4, place.y + 13, below - 4, below + 12], y = places.find(free) ?? places[1];
+      taken.push({x, y, wide});
+      touch.make(frames, "text", {x, y, class: `touch-tag ${looks[n]}`}, text);
     });
     write("objects found", `${found} of ${truth.boxes.length}`);
     write("wrong boxes", String(wrong));

@@ -4,8 +4,8 @@
 touch.figure("iou", (stage, {a, b, size, marks}) => {
   const [columns, rows] = size;
   const number = (value) => String(+value.toFixed(2));
-  const svg = touch.panel(stage, 340, 268, "Two boxes on a grid");
-  const view = touch.view([0, columns], [0, rows], [10, 330], [10, 250]);
+  const svg = touch.panel(stage, 352, 268, "Two boxes on a grid");
+  const view = touch.view([0, columns], [0, rows], [22, 342], [10, 250]);
   const grid = touch.make(svg, "g", {class: "touch-axes"});
   for (let x = 0; x <= columns; x++) {
     touch.make(grid, "line", {x1: view.x(x), x2: view.x(x), y1: view.y(0), y2: view.y(rows)});
@@ -13,6 +13,7 @@ touch.figure("iou", (stage, {a, b, size, marks}) => {
   }
   for (let y = 0; y <= rows; y++) {
     touch.make(grid, "line", {x1: view.x(0), x2: view.x(columns), y1: view.y(y), y2: view.y(y)});
+    touch.make(grid, "text", {x: view.x(0) - 6, y: view.y(y) + 4, "text-anchor": "end"}, String(y));
   }
 
   const side = touch.make(stage, "div", {class: "touch-side"});

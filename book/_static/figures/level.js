@@ -59,7 +59,8 @@ touch.figure("level", (stage, {side, box, k0, least, most, unit, bins, band, siz
   }
 
   const hint = "Drag the box or its corners, or use the arrow keys (with Shift they resize it). Thick lines are " +
-    "its bins, thin ones the cells of its level (where they are small, in the first bin alone). The curve is for boxes of its shape, the dashed one for squares.";
+    "its bins, thin ones the cells of its level (where they are small, in the first bin alone). " +
+    "The curve is for boxes of its shape, the dashed one for squares.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

@@ -53,6 +53,7 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
   const bounds = [0, 0, (columns - 1) * stride, (rows - 1) * stride];
   const options = {name: "Box", box, bounds, step: 0.5, key: 1, least: 2 * stride, color: "b"};
   touch.box(svg, view, {...options, changed: (next) => { box = next; show(); }});
+  const bins = touch.make(svg, "path", {class: "touch-bins"});
   const dots = align(box).samples.map((_, k) => {
     const dot = touch.make(svg, "circle", {r: 3.5, class: "touch-sample"});
     dot.addEventListener("pointerenter", () => choose(k));
@@ -61,7 +62,7 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
 
   const side = touch.make(stage, "div", {class: "touch-side"});
   const write = touch.readings(side, ["box", "ROI pooling reads", "pooled", "ROIAlign"]);
-  const curves = touch.panel(side, 340, 170, "Value of the first bin as the box moves to the right");
+  const curves = touch.panel(side, 340, 184, "Value of the first bin as the box moves to the right");
   const say = touch.announcer(stage);
   const range = {min: 1, max: dots.length, step: 1, value: 1};
   const slider = touch.slider(side, {label: "sample", ...range, act: (k) => choose(k - 1)});
@@ -79,23 +80,28 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
     const lines = [[pool, "a", "pooling"], [align, "b", "ROIAlign"]];
     const values = lines.map(([read]) => moved.map((one) => read(one).values[0][0]));
     const [least, most] = [Math.min(...values.flat()), Math.max(...values.flat())];
-    const chart = touch.view([0, bounds[2] - width], [most, least], [8, 332], [22, 140]);
+    const chart = touch.view([0, bounds[2] - width], [most, least], [36, 332], [24, 142]);
+    const edges = Array.from({length: Math.floor((bounds[2] - width) / 64) + 1}, (_, k) => 64 * k);
     curves.replaceChildren();
+    const axes = {x: edges, y: [least, most], say: (value) => number(value, 1), sayX: String};
+    touch.axes(curves, chart, {...axes, xlabel: "left edge of the box", ylabel: "first bin"});
     const here = chart.x(box[0]);
     touch.make(curves, "line", {x1: here, x2: here, y1: 18, y2: 146, class: "touch-mark"});
     lines.forEach(([read, ink, name], k) => {
       const points = values[k].map((value, n) => [places[n], value]);
       touch.make(curves, "path", {d: chart.path(points), class: `touch-curve ink-${ink}`});
-      touch.make(curves, "text", {x: 8 + 70 * k, y: 12, class: `ink-${ink}`}, name);
+      touch.make(curves, "text", {x: 190 + 70 * k, y: 12, class: `ink-${ink}`}, name);
       const now = {cx: here, cy: chart.y(read(box).values[0][0]), r: 4.5};
       touch.make(curves, "circle", {...now, class: `touch-spot ink-${ink}`});
     });
-    const words = "left edge of the box → value of the first bin";
-    touch.make(curves, "text", {x: 170, y: 163, "text-anchor": "middle"}, words);
   }
 
   function show() {
     const pooled = pool(box), aligned = align(box), sample = aligned.samples[chosen];
+    const inner = Array.from({length: out - 1}, (_, k) => (k + 1) / out);
+    const across = inner.map((t) => [box[0] + t * (box[2] - box[0]), box[1] + t * (box[3] - box[1])]);
+    const lines = across.map(([x, y]) => view.path([[x, box[1]], [x, box[3]]]) + view.path([[box[0], y], [box[2], y]]));
+    touch.set(bins, {d: lines.join("")});
     touch.set(region, view.rect(pooled.region.map((edge) => edge * stride)));
     aligned.samples.forEach(({px, py}, k) => {
       touch.set(dots[k], {cx: view.x(px), cy: view.y(py), r: k === chosen ? 5.5 : 3.5});
@@ -114,8 +120,8 @@ touch.figure("roi", (stage, {map, stride, box, out}) => {
   }
 
   const hint = "Drag the orange box, or move it by arrow keys (with Shift they resize it). Blue is what " +
-    "ROI pooling reads; the dots are ROIAlign's samples: point at one for its weights. The stronger a cell, the more it stands " +
-    "out from the page.";
+    "ROI pooling reads; the dots are ROIAlign's samples, four in each bin: point at one for its weights. " +
+    "The stronger a cell, the more it stands out from the page.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
 });

@@ -81,6 +81,31 @@ const touch = {
     return (text) => { clearTimeout(timer); timer = setTimeout(() => { region.textContent = text; }, 500); };
   },
 
+  /** A chart of precision against recall; the function that comes back draws it down a list, and returns AP. */
+  ranking(svg) {
+    const view = touch.view([0, 1], [1, 0], [34, 326], [22, 250]), ticks = [0, 0.25, 0.5, 0.75, 1];
+    touch.axes(svg, view, {x: ticks, y: ticks, xlabel: "recall", ylabel: "precision"});
+    const area = touch.make(svg, "path", {class: "touch-area ink-a"});
+    const best = touch.make(svg, "path", {class: "touch-curve ink-a"});
+    const walk = touch.make(svg, "path", {class: "touch-curve dashed ink-b"});
+    const dot = touch.make(svg, "circle", {class: "touch-spot ink-b"});
+    const edges = (k) => [Math.max(0.01 * k - 0.005, 0), Math.min(0.01 * k + 0.005, 1)];
+    return (hits, objects) => {
+      let right = 0;
+      const points = hits.map((hit, k) => [(right += hit) / objects, right / (k + 1)]);
+      const tops = Array.from({length: 101}, (_, k) => { // at each recall the best that is reached there or later
+        return points.reduce((most, [recall, value]) => (recall >= 0.01 * k ? Math.max(most, value) : most), 0);
+      });
+      const steps = tops.flatMap((top, k) => edges(k).map((recall) => [recall, top]));
+      touch.set(best, {d: view.path(steps)});
+      touch.set(area, {d: `${view.path(steps)}L${view.x(1)} ${view.y(0)}L${view.x(0)} ${view.y(0)}Z`});
+      touch.set(walk, {d: points.length ? view.path(points) : ""});
+      const [recall, precision] = points.at(-1) ?? [];
+      touch.set(dot, points.length ? {cx: view.x(recall), cy: view.y(precision), r: 5} : {r: 0});
+      return {right, ap: tops.reduce((sum, top) => sum + top, 0) / 101};
+    };
+  },
+
   /** Axes of a chart: ticks, and what they measure. */
   axes(svg, view, {x, y, xlabel = "", ylabel = "", say = String, sayX = say}) {
     const group = touch.make(svg, "g", {class: "touch-axes"});

@@ -1,0 +1,131 @@
+/* What the detector sees on its way: objectness by level, proposals, regions with their classes, suppression. */
+"use strict";
+
+Object.assign(tryIt, {
+  SHOWN: 6, // regions at a time
+  INK: ["a", "b", "c", "d", "e"], // by level, from P2 on
+
+  /** A stage with its title, and the chapter that builds it. */
+  stage(parent, title, chapter, href) {
+    const stage = touch.make(parent, "section", {class: "try-stage"});
+    touch.make(stage, "h2", {}, title);
+    const more = touch.make(stage, "p", {class: "touch-hint"});
+    touch.make(more, "a", {href: `../nbs/chapters/${href}.html`}, chapter);
+    return stage;
+  },
+
+  /** A number from 0 to 1 as a color. */
+  color(value) {
+    return tryIt.data.magma[Math.min(Math.floor(value * tryIt.data.magma.length), tryIt.data.magma.length - 1)];
+  },
+
+  /** Heat maps, one a level: for each cell the highest objectness of its anchors. */
+  heat(parent) {
+    const stage = tryIt.stage(parent, "Where could something be?", "Chapter 3: objectness", "03_rpn");
+    const maps = touch.make(stage, "div", {class: "try-maps"});
+    const levels = tryIt.INK.map((ink, k) => {
+      const figure = touch.make(maps, "div");
+      const canvas = touch.make(figure, "canvas", {role: "img"});
+      touch.make(figure, "i", {class: `try-swatch ink-${ink}`});
+      return {canvas, caption: touch.make(figure, "span"), name: `P${k + 2}`};
+    });
+    const hint = "The highest objectness among a cell's anchors, from black (0) to pale yellow (1), level by level.";
+    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    return ({seen, width, height}) => seen.levels.forEach(({start, rows, columns, shapes}, k) => {
+      const {canvas, caption, name} = levels[k], image = new ImageData(columns, rows);
+      let most = 0;
+      for (let cell = 0; cell < rows * columns; cell++) {
+        const from = start + cell * shapes, logit = Math.max(...seen.logits.data.subarray(from, from + shapes));
+        const value = 1 / (1 + Math.exp(-logit));
+        most = Math.max(most, value);
+        image.data.set([...tryIt.color(value), 255], 4 * cell);
+      }
+      Object.assign(canvas, {width: columns, height: rows});
+      canvas.style.aspectRatio = `${width} / ${height}`;
+      canvas.getContext("2d").putImageData(image, 0, 0);
+      caption.textContent = `${name} · ${most.toFixed(2)}`;
+      const cells = `${rows} × ${columns} cells`;
+      touch.set(canvas, {"aria-label": `objectness on ${name}, ${cells}, at most ${most.toFixed(2)}`});
+    });
+  },
+
+  /** The best proposals over the scene. */
+  proposals(parent, state, show) {
+    const stage = tryIt.stage(parent, "The best proposals", "Chapter 3: from anchors to proposals", "03_rpn");
+    const stack = tryIt.stack(stage, "proposals"), group = touch.make(stack.svg, "g");
+    const act = (value) => { state.count = value; show(); };
+    touch.slider(stage, {label: "proposals", min: 1, max: tryIt.settings.post_nms, step: 1, value: state.count, act});
+    const hint = "In the colors of their levels. The head looks at these and at no others.";
+    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    return ({canvas, regions}) => {
+      stack.fit(canvas.width, canvas.height);
+      stack.context.drawImage(canvas, 0, 0);
+      const look = ({level}) => ({frame: `touch-frame try-proposal ink-${tryIt.INK[level - 2]}`});
+      tryIt.frames(group, stack.view, tryIt.sides(canvas), [...regions].reverse(), look);
+    };
+  },
+
+  /** Some regions as squares of 7 × 7 bins, and what the head says of them. */
+  regions(parent) {
+    const stage = tryIt.stage(parent, "What the head sees", "Chapter 4: regions, classes and boxes", "04_roi_head");
+    const list = touch.make(stage, "ol", {class: "try-regions"}), row = touch.make(stage, "div", {class: "touch-row"});
+    let first = 0, last;
+    const step = (by) => { first += by; show(last); };
+    const [back, on] = [["earlier", -tryIt.SHOWN], ["later", tryIt.SHOWN]].map(([name, by]) => {
+      const button = touch.make(row, "button", {type: "button"}, name);
+      button.addEventListener("click", () => step(by));
+      return button;
+    });
+    const ranks = touch.make(row, "span");
+    const hint = "Whatever its shape, a region is read in 7 × 7 bins. The bars are the three most probable classes.";
+    touch.make(stage, "p", {class: "touch-hint"}, hint);
+
+    function show(found) {
+      last = found;
+      const {regions, canvas} = found, [sx, sy] = tryIt.sides(canvas);
+      first = Math.max(Math.min(first, Math.ceil(regions.length / tryIt.SHOWN - 1) * tryIt.SHOWN), 0);
+      list.replaceChildren();
+      regions.slice(first, first + tryIt.SHOWN).forEach((one) => {
+        const item = touch.make(list, "li"), [x1, y1, x2, y2] = one.box;
+        const crop = touch.make(item, "canvas", {width: 84, height: 84, "aria-hidden": true});
+        const context = crop.getContext("2d");
+        context.drawImage(canvas, x1 * sx, y1 * sy, (x2 - x1) * sx, (y2 - y1) * sy, 0, 0, 84, 84);
+        context.fillStyle = "#ffffff66";
+        for (let line = 12; line < 84; line += 12) {
+          context.fillRect(line, 0, 1, 84);
+          context.fillRect(0, line, 84, 1);
+        }
+        const bars = touch.make(item, "div", {class: "try-bars"});
+        for (const label of tryIt.best(one.probabilities, 0, one.probabilities.length, 3)) {
+          const share = one.probabilities[label], name = label ? tryIt.settings.names[label] : "no object";
+          const bar = touch.make(bars, "span", {class: label ? "" : "none"}, `${name} ${share.toFixed(2)}`);
+          bar.style.setProperty("--share", `${(100 * share).toFixed(1)}%`);
+        }
+      });
+      ranks.textContent = `${first + 1} to ${Math.min(first + tryIt.SHOWN, regions.length)} of ${regions.length}`;
+      [back.disabled, on.disabled] = [!first, first + tryIt.SHOWN >= regions.length];
+    }
+    return show;
+  },
+
+  /** Detections before and after suppression. */
+  detections(parent, state, show) {
+    const stage = tryIt.stage(parent, "One box for each thing", "Chapter 6: detections", "06_inference");
+    const stack = tryIt.stack(stage, "detections before suppression"), group = touch.make(stack.svg, "g");
+    for (const [label, name] of [["least score", "score"], ["most overlap", "overlap"]]) {
+      const range = {min: 0.05, max: 0.95, step: 0.05, value: state[name], say: (value) => value.toFixed(2)};
+      touch.slider(stage, {label, ...range, act: (value) => { state[name] = value; show(); }});
+    }
+    const write = touch.readings(stage, ["before", "after"]);
+    const hint = "Dashed orange boxes are dropped: a better one of their class overlaps them more than allowed.";
+    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    return ({canvas, before, kept}) => {
+      stack.fit(canvas.width, canvas.height);
+      stack.context.drawImage(canvas, 0, 0);
+      const look = (one) => ({frame: `touch-frame ${one.by ? "dropped" : "kept"}`});
+      tryIt.frames(group, stack.view, tryIt.sides(canvas), [...before].reverse(), look);
+      write("before", `${before.length}`);
+      write("after", `${kept.length}`);
+    };
+  },
+});
