@@ -2,6 +2,16 @@
 "use strict";
 
 {
+  const TRY = "Drag the things in the scene about, and watch each step from the picture to the boxes. Add others from " +
+    "below the scene, or choose another picture here.";
+  const HOW = "Drag a thing to move it, its corner to scale and turn it. By keyboard: arrows move it, with Shift " +
+    "they scale and turn it, Delete removes it.";
+  const NOTES = {
+    background: "This course has drawn the background, as it draws those of the scenes that the detector learns from.",
+    scene: "The white dotted boxes are the truth: what is in the scene, and where. The detector has not learned " +
+      "from this scene.",
+    own: "Your picture stays on your machine. The detector has learned from drawings alone.",
+  };
   const root = document.querySelector("#detector"), still = document.querySelector("#fig-try-it");
   const {base, files} = JSON.parse(root.querySelector("script").textContent);
   const message = touch.make(root, "p", {class: "try-message", role: "status"});
@@ -14,17 +24,19 @@
     const look = {type: "button", class: "try-load"};
     const button = touch.make(root, "button", look, `Load the detector (${megabytes} MB)`);
     button.addEventListener("click", async () => {
-      button.remove();
+      button.hidden = true;
       const bar = touch.make(root, "progress", {max: 1, value: 0, "aria-label": "loading the detector"});
       message.textContent = "Loading the detector …";
       try {
         await tryIt.load(base, files, (share) => { bar.value = share; });
         await begin();
+        button.remove();
         still.classList.add("live");
         message.textContent = "";
       } catch (error) {
-        message.textContent = `The detector could not be loaded: ${error.message}`;
-        throw error;
+        message.textContent = "A part of the detector did not arrive. Is there a connection? Nothing else was changed: " +
+          `please try again. (${error.message})`;
+        Object.assign(button, {hidden: false, textContent: "Try again"});
       } finally {
         bar.remove();
       }
@@ -33,33 +45,45 @@
 
   async function begin() {
     const {settings, data} = tryIt;
-    const state = {count: settings.post_nms, score: 0.5, overlap: settings.nms_thr};
-    const left = touch.make(root, "div", {class: "try-left"}), right = touch.make(root, "div", {class: "try-stages"});
+    const begun = [["elephant", 90, 90, 120, -8], ["pizza", 240, 70, 80, 15], ["teddy bear", 180, 175, 90, 0],
+      ["robot face", 275, 180, 80, 10]];
+    const things = await Promise.all(begun.map(async ([name, x, y, side, turn]) => {
+      return {name, x, y, side, turn, image: await tryIt.image(data.glyphs.find((one) => one.name === name).file)};
+    }));
+    const state = {score: 0.5, overlap: settings.nms_thr};
+    const [top, left, right] = ["top", "left", "stages"].map((name) => touch.make(root, "div", {class: `try-${name}`}));
     const announce = touch.announcer(root);
     let truth = [], picture, busy = null, stale = false;
 
     const scene = tryIt.scene(left, () => ask());
     const write = touch.readings(left, ["found", "time"]);
-    const setGround = (image, keep, width = image.naturalWidth, height = image.naturalHeight) => {
-      message.textContent = "";
-      scene.setGround(image, width, height, keep);
-    };
-    const choice = tryIt.choice(left, async ({file, boxes = []}) => {
-      const image = await tryIt.image(file);
-      truth = boxes;
-      setGround(image, !boxes.length);
-    });
-    tryIt.ownPicture(left, scene.stack.root, (image, width, height) => {
-      truth = [];
-      choice.own();
-      setGround(image, false, width, height);
-    }, (text) => { message.textContent = text; });
     tryIt.palette(left, scene);
+    tryIt.hint(left, HOW);
+    tryIt.hint(top, TRY);
+    const choice = tryIt.choice(top, open);
+    tryIt.ownPicture(top, scene.stack.root, choice.own);
+    const again = touch.make(top, "button", {type: "button"}, "start again"), note = tryIt.hint(top, "");
+    again.addEventListener("click", () => { tryIt.opening = start(); });
 
     const stages = [tryIt.heat, tryIt.proposals, tryIt.regions, tryIt.detections];
     const views = stages.map((stage) => stage(right, state, show));
 
-    /** Look at the scene as soon as the hand rests. */
+    /** Show a background under the things, or a scene or a picture of the reader's own instead of them. */
+    async function open(entry, keep = !entry.boxes && !entry.image) {
+      const image = entry.image ?? await tryIt.image(entry.file);
+      const {width = image.naturalWidth, height = image.naturalHeight} = entry;
+      truth = entry.boxes ?? [];
+      note.textContent = entry.boxes ? NOTES.scene : entry.image ? NOTES.own : NOTES.background;
+      scene.setGround(image, width, height, keep);
+    }
+
+    async function start() {
+      choice.first();
+      await open(data.backgrounds[0], false);
+      things.forEach(scene.add);
+    }
+
+    /** Look at the scene, and once that is shown, at what it has become meanwhile. */
     function ask() {
       stale = true;
       busy ??= work().finally(() => { busy = null; });
@@ -67,9 +91,8 @@
 
     async function work() {
       while (stale) {
+        await new Promise((resolve) => setTimeout(resolve, 40)); // the browser shows how things are moved
         stale = false;
-        await new Promise((resolve) => setTimeout(resolve, 60));
-        if (stale) continue;
         const begin = performance.now(), seen = await tryIt.look(scene.pixels()), proposals = tryIt.propose(seen);
         await tryIt.classify(seen, proposals);
         picture = {seen, proposals, time: performance.now() - begin, canvas: scene.canvas};
@@ -80,16 +103,19 @@
     /** What follows without the network: other sliders, the same scene. */
     function show() {
       if (!picture) return;
-      const {proposals, canvas} = picture, regions = proposals.slice(0, state.count);
+      const {proposals, canvas} = picture, regions = proposals.slice(0, state.used);
       const found = {...picture, regions, ...tryIt.detect(regions, state.score, state.overlap)};
       const {width, height} = canvas, name = ({label, score}) => `${settings.names[label]} ${score.toFixed(2)}`;
       for (const view of views) view({...found, width, height});
-      const look = (one) => ({frame: "touch-frame kept", tag: "kept", text: name(one)});
+      const look = (one) => ({frame: "touch-frame kept", text: name(one)});
       tryIt.frames(scene.marks, scene.stack.view, tryIt.sides(canvas), found.kept, look);
       for (const box of truth) {
         touch.make(scene.marks, "rect", {...scene.stack.view.rect(box), class: "touch-goal"});
       }
-      const names = found.kept.map(name).join(", ") || "nothing";
+      const counts = new Map();
+      for (const {label} of found.kept) counts.set(label, (counts.get(label) ?? 0) + 1);
+      const count = ([label, times]) => settings.names[label] + (times > 1 ? ` ×${times}` : "");
+      const names = Array.from(counts, count).join(", ") || "nothing";
       write("found", names);
       write("time", `${Math.round(picture.time)} ms`);
       announce(`found: ${names}`);
@@ -102,13 +128,7 @@
       while (busy) await busy;
     };
 
-    const glyph = (name) => data.glyphs.find((one) => one.name === name);
-    setGround(await tryIt.image(data.backgrounds[0].file), true);
-    const begun = [["elephant", 90, 90, 120, -8], ["pizza", 240, 70, 80, 15], ["teddy bear", 180, 175, 90, 0],
-      ["robot face", 275, 180, 80, 10]];
-    for (const [name, x, y, side, turn] of begun) {
-      scene.add({name, image: await tryIt.image(glyph(name).file), x, y, side, turn});
-    }
+    await start();
     await tryIt.settled();
     ask(); // once more: the browser has compiled while it answered first, and that took time
     await tryIt.settled();

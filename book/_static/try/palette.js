@@ -4,41 +4,54 @@
 Object.assign(tryIt, {
   LONGEST: 1600, // pixels of a reader's own picture; a larger one is first made smaller by the browser
 
-  /** The choice of a picture. `act(entry)` gets a background or a scene. */
+  /** The choice of a picture. `act(entry)` gets a background, a scene or what `own` has got. */
   choice(parent, act) {
     const label = touch.make(parent, "label", {class: "try-choice"}), entries = [];
     touch.make(label, "span", {}, "picture");
     const select = touch.make(label, "select");
-    for (const [name, list] of [["to compose on", "backgrounds"], ["validation scenes", "scenes"]]) {
+    for (const [name, list] of [["to compose on", "backgrounds"], ["validation scenes, new to the detector", "scenes"]]) {
       const group = touch.make(select, "optgroup", {label: name});
       for (const entry of tryIt.data[list]) {
         touch.make(group, "option", {value: entries.length}, entry.name);
         entries.push(entry);
       }
     }
-    const own = touch.make(select, "option", {value: "", hidden: ""}, "your own");
+    const own = touch.make(select, "option", {value: entries.length, hidden: ""}, "your own");
     select.addEventListener("change", () => { tryIt.opening = act(entries[select.value]); });
-    return {own: () => { own.selected = true; }};
+    return {
+      first() { select.value = 0; },
+      /** Keep a picture of the reader's own in the list, and show it. */
+      own(entry) {
+        entries[own.value] = entry;
+        own.hidden = false;
+        own.selected = true;
+        act(entry);
+      },
+    };
   },
 
-  /** A button for a file, and the scene as a place to drop one. `act(image, width, height)`. */
-  ownPicture(parent, target, act, complain) {
+  /** A button for a file, and the scene as a place to drop one. `act({image, width, height})`. */
+  ownPicture(parent, target, act) {
     const label = touch.make(parent, "label", {class: "try-choice"});
     touch.make(label, "span", {}, "or your own");
-    const input = touch.make(label, "input", {type: "file", accept: "image/*"});
-    const hint = "You can drop one onto the scene, too. This detector has learned from drawings alone.";
-    touch.make(parent, "p", {class: "touch-hint"}, hint);
+    const input = touch.make(label, "input", {type: "file", accept: "image/*", title: "You can drop one, too."});
+    const complaint = touch.make(parent, "p", {class: "try-complaint", role: "alert"});
     async function open(file) {
       if (!file) return;
+      complaint.textContent = "";
       try {
         const image = await createImageBitmap(file);
         const scale = Math.min(1, tryIt.LONGEST / Math.max(image.width, image.height));
-        act(image, Math.max(Math.round(image.width * scale), 1), Math.max(Math.round(image.height * scale), 1));
+        const [width, height] = [image.width, image.height].map((size) => Math.max(Math.round(size * scale), 1));
+        act({image, width, height});
       } catch {
-        complain(`${file.name} is no picture that this browser can read.`);
+        complaint.textContent = `${file.name} is no picture that this browser can read.`;
       }
     }
-    input.addEventListener("change", () => { tryIt.opening = open(input.files[0]); });
+    input.addEventListener("change", () => {
+      tryIt.opening = open(input.files[0]);
+      input.value = ""; // so that the same file can be chosen again
+    });
     target.addEventListener("dragover", (event) => event.preventDefault());
     target.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -46,11 +59,13 @@ Object.assign(tryIt, {
     });
   },
 
-  /** Glyphs as buttons: a click adds one, and a mouse drags it to its place. One stop for Tab, arrow keys go on. */
+  /** Glyphs as buttons: a click adds one, a mouse drags it to its place. One stop for Tab; arrow keys go on. */
   palette(parent, scene) {
-    for (const [title, known] of [["Things that it knows", true], ["Things that it does not know", false]]) {
+    const tabs = touch.make(parent, "div", {class: "touch-row", role: "group", "aria-label": "what can be added"});
+    const groups = [["things it knows", true], ["things it does not know", false]].map(([title, known]) => {
+      const tab = touch.make(tabs, "button", {type: "button"}, title);
       const group = touch.make(parent, "div", {class: "try-glyphs", role: "group", "aria-label": title});
-      touch.make(group, "p", {class: "touch-hint"}, title);
+      tab.addEventListener("click", () => open(group));
       const buttons = tryIt.data.glyphs.filter((glyph) => glyph.known === known).map((glyph) => {
         const words = {title: glyph.name, "aria-label": `add: ${glyph.name}`};
         const button = touch.make(group, "button", {type: "button", ...words});
@@ -62,12 +77,21 @@ Object.assign(tryIt, {
       const stop = (one) => buttons.forEach((button) => { button.tabIndex = button === one ? 0 : -1; });
       stop(buttons[0]);
       touch.arrows(group, (dx, dy) => {
-        const next = buttons[buttons.indexOf(document.activeElement) + (dx || dy)];
+        const columns = buttons.filter((one) => one.offsetTop === buttons[0].offsetTop).length;
+        const next = buttons[buttons.indexOf(document.activeElement) + dx + dy * columns];
         if (!next) return;
         stop(next);
         next.focus();
       });
+      return {tab, group};
+    });
+    function open(shown) {
+      for (const {tab, group} of groups) {
+        group.hidden = group !== shown;
+        touch.set(tab, {"aria-pressed": !group.hidden});
+      }
     }
+    open(groups[0].group);
   },
 
   /** Call `add()` for a click, and `add({x, y})`, in pixels of the scene, for a glyph that is dragged there. */

@@ -10,10 +10,7 @@ Object.assign(tryIt, {
     const handle = touch.make(svg, "g", {class: "touch-box ink-e"});
     const dot = touch.make(handle, "circle", {class: "dot", r: 5});
     const spot = touch.make(handle, "circle", {class: "spot", r: 16});
-    const row = touch.make(parent, "div", {class: "touch-row", role: "group", "aria-label": "the chosen glyph"});
-    const hint = "Drag a thing to move it, its corner to scale and turn it. By keyboard: arrows move it, with Shift " +
-      "they scale and turn it, Delete removes it.";
-    touch.make(parent, "p", {class: "touch-hint"}, hint);
+    const row = touch.make(parent, "div", {class: "touch-row", role: "group", "aria-label": "the chosen thing"});
     let ground, glyphs = [], chosen = null;
     const acts = {
       larger: () => change({side: chosen.side * 1.15}), smaller: () => change({side: chosen.side / 1.15}),
@@ -27,13 +24,16 @@ Object.assign(tryIt, {
       return button;
     });
 
+    svg.addEventListener("pointerdown", ({target}) => { if (target === svg) choose(null); });
+
+    const longest = () => Math.max(canvas.width, canvas.height);
     const scale = ({image, side}) => side / Math.max(image.naturalWidth, image.naturalHeight);
     const half = (one) => [one.image.naturalWidth, one.image.naturalHeight].map((size) => size * scale(one) / 2);
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
     /** Change the chosen glyph, within the scene. */
     function change(to) {
-      const one = Object.assign(chosen, to), most = Math.max(canvas.width, canvas.height);
+      const one = Object.assign(chosen, to), most = longest();
       one.x = clamp(one.x, 0, canvas.width);
       one.y = clamp(one.y, 0, canvas.height);
       one.side = clamp(one.side, most / 20, most);
@@ -96,6 +96,7 @@ Object.assign(tryIt, {
       touch.set(one.hand, {transform: at, "aria-label": `${one.name}: ${where}. ${how}`});
       touch.set(one.face, {x: -w * view.sx, y: -h * view.sy, width: 2 * w * view.sx, height: 2 * h * view.sy});
       if (one !== chosen) return;
+      [buttons[0].disabled, buttons[1].disabled] = [one.side >= longest(), one.side <= longest() / 20];
       touch.set(handle, {transform: at});
       for (const part of [dot, spot]) touch.set(part, {cx: w * view.sx, cy: h * view.sy});
     }
@@ -114,6 +115,15 @@ Object.assign(tryIt, {
       changed();
     }
 
+    /** Of many places the one that is farthest from all glyphs: at first the middle. */
+    function free() {
+      const grid = Array.from({length: 48}, (_, k) => [(k % 8 + 0.5) / 8, (Math.floor(k / 8) + 0.5) / 6]);
+      const places = [[0.5, 0.5], ...grid].map(([x, y]) => ({x: x * canvas.width, y: y * canvas.height}));
+      const gap = ({x, y}) => Math.min(...glyphs.map((one) => Math.hypot(one.x - x, one.y - y) - one.side / 2));
+      const gaps = places.map(gap);
+      return places[gaps.indexOf(Math.max(...gaps))];
+    }
+
     return {
       stack, marks, svg, canvas,
       pixels: () => ({pixels: context.getImageData(0, 0, canvas.width, canvas.height).data, ...size()}),
@@ -125,8 +135,9 @@ Object.assign(tryIt, {
         if (!keep) glyphs = [];
         build();
       },
-      /** Add a glyph, in the middle or where it is dropped. */
-      add({name, image, x = canvas.width / 2, y = canvas.height / 2, side = canvas.width / 3, turn = 0}) {
+      /** Add a glyph, where it is dropped or where there is room. */
+      add({name, image, x, y, side = canvas.width / 3, turn = 0}) {
+        if (x === undefined) ({x, y} = free());
         chosen = {name, image, x, y, side, turn};
         glyphs = [...glyphs, chosen];
         build();

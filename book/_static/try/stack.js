@@ -13,6 +13,7 @@ Object.assign(tryIt, {
     stack.fit = (width, height) => {
       const high = tryIt.WIDE * height / width;
       Object.assign(stack.canvas, {width, height});
+      stack.root.style.setProperty("--ratio", width / height);
       touch.set(stack.svg, {viewBox: `0 0 ${tryIt.WIDE} ${high}`});
       stack.view = touch.view([0, width], [0, height], [0, tryIt.WIDE], [0, high]);
       stack.context.imageSmoothingQuality = "high";
@@ -24,17 +25,31 @@ Object.assign(tryIt, {
   /** From pixels of the detector's square to those of the picture. */
   sides: ({width, height}) => [width / tryIt.settings.img_size, height / tryIt.settings.img_size],
 
-  /** Frames of boxes over a picture: `look(one)` gives class and, if wanted, `text`. */
+  /** Frames of boxes over a picture, the first above all others: `look(one)` gives class and, if wanted, `text`. */
   frames(group, view, side, boxes, look) {
     group.replaceChildren();
-    const placed = boxes.map((one) => ({one, place: view.rect(one.box.map((value, k) => value * side[k % 2]))}));
-    for (const {one, place} of placed) touch.make(group, "rect", {...place, class: look(one).frame});
-    for (const {one, place} of placed) {
-      const {text, tag} = look(one);
-      if (!text) continue;
-      const x = Math.max(Math.min(place.x + 2, tryIt.WIDE - 7.4 * text.length), 0);
-      const y = place.y > 16 ? place.y - 4 : place.y + 14;
-      touch.make(group, "text", {x, y, class: `touch-tag ${tag}`}, text);
-    }
+    const place = (one) => view.rect(one.box.map((value, k) => value * side[k % 2]));
+    const placed = boxes.map((one) => ({...look(one), place: place(one)})).reverse();
+    for (const {frame, place} of placed) touch.make(group, "rect", {...place, class: frame});
+    for (const {text, place} of placed) if (text) tryIt.tag(group, text, place);
+  },
+
+  /** A label on solid ground, above a place or, where the picture ends, in it. */
+  tag(group, text, place) {
+    const ground = touch.make(group, "rect", {class: "try-ground"});
+    const words = touch.make(group, "text", {class: "touch-tag"}, text), {width, height} = words.getBBox();
+    const x = Math.max(Math.min(place.x, tryIt.WIDE - width - 6), 0), y = Math.max(place.y - height, 0);
+    touch.set(words, {x: x + 3, y: y + 0.8 * height});
+    touch.set(ground, {x, y, width: width + 6, height});
+  },
+
+  /** A hint in small letters; [words], or [words|term], lead to the glossary. */
+  hint(parent, text) {
+    const hint = touch.make(parent, "p", {class: "touch-hint"});
+    text.split(/\[(.+?)\]/).forEach((part, k) => {
+      const [words, term = words] = part.split("|"), href = `glossary.html#term-${term.replaceAll(" ", "-")}`;
+      k % 2 ? touch.make(hint, "a", {href}, words) : hint.append(part);
+    });
+    return hint;
   },
 });

@@ -3,7 +3,6 @@
 
 Object.assign(tryIt, {
   SHOWN: 6, // regions at a time
-  INK: ["a", "b", "c", "d", "e"], // by level, from P2 on
 
   /** A stage with its title, and the chapter that builds it. */
   stage(parent, title, chapter, href) {
@@ -23,14 +22,14 @@ Object.assign(tryIt, {
   heat(parent) {
     const stage = tryIt.stage(parent, "Where could something be?", "Chapter 3: objectness", "03_rpn");
     const maps = touch.make(stage, "div", {class: "try-maps"});
-    const levels = tryIt.INK.map((ink, k) => {
+    const levels = [2, 3, 4, 5, 6].map((level) => {
       const figure = touch.make(maps, "div");
       const canvas = touch.make(figure, "canvas", {role: "img"});
-      touch.make(figure, "i", {class: `try-swatch ink-${ink}`});
-      return {canvas, caption: touch.make(figure, "span"), name: `P${k + 2}`};
+      touch.make(figure, "i", {class: `try-swatch try-p${level}`});
+      return {canvas, caption: touch.make(figure, "span"), name: `P${level}`};
     });
-    const hint = "The highest objectness among a cell's anchors, from black (0) to pale yellow (1), level by level.";
-    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    tryIt.hint(stage, "Each map is a [level] of the first network, from fine (P2) to coarse (P6). A cell shows the " +
+      "highest [objectness] of its [anchors|anchor], from black (0) to pale yellow (1).");
     return ({seen, width, height}) => seen.levels.forEach(({start, rows, columns, shapes}, k) => {
       const {canvas, caption, name} = levels[k], image = new ImageData(columns, rows);
       let most = 0;
@@ -43,7 +42,7 @@ Object.assign(tryIt, {
       Object.assign(canvas, {width: columns, height: rows});
       canvas.style.aspectRatio = `${width} / ${height}`;
       canvas.getContext("2d").putImageData(image, 0, 0);
-      caption.textContent = `${name} · ${most.toFixed(2)}`;
+      caption.textContent = `${name}, highest ${most.toFixed(2)}`;
       const cells = `${rows} × ${columns} cells`;
       touch.set(canvas, {"aria-label": `objectness on ${name}, ${cells}, at most ${most.toFixed(2)}`});
     });
@@ -53,21 +52,25 @@ Object.assign(tryIt, {
   proposals(parent, state, show) {
     const stage = tryIt.stage(parent, "The best proposals", "Chapter 3: from anchors to proposals", "03_rpn");
     const stack = tryIt.stack(stage, "proposals"), group = touch.make(stack.svg, "g");
-    const act = (value) => { state.count = value; show(); };
-    touch.slider(stage, {label: "proposals", min: 1, max: tryIt.settings.post_nms, step: 1, value: state.count, act});
-    const hint = "In the colors of their levels. The head looks at these and at no others.";
-    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    const most = tryIt.settings.post_nms, count = (notch) => Math.max(notch, Math.round(most * (notch / 40) ** 2));
+    for (const [label, name, value] of [["proposals drawn", "drawn", 16], ["proposals used", "used", 40]]) {
+      const act = (notch) => { state[name] = count(notch); show(); };
+      touch.slider(stage, {label, min: 1, max: 40, step: 1, value, say: (notch) => `${count(notch)}`, act});
+      state[name] = count(value);
+    }
+    tryIt.hint(stage, "The boxes of highest [objectness], in the colors of their [levels|level]. The second network " +
+      `gets the [proposals|proposal] that are used and no others. In the library these are the best ${most}.`);
     return ({canvas, regions}) => {
       stack.fit(canvas.width, canvas.height);
       stack.context.drawImage(canvas, 0, 0);
-      const look = ({level}) => ({frame: `touch-frame try-proposal ink-${tryIt.INK[level - 2]}`});
-      tryIt.frames(group, stack.view, tryIt.sides(canvas), [...regions].reverse(), look);
+      const look = ({level}) => ({frame: `touch-frame try-proposal try-p${level}`});
+      tryIt.frames(group, stack.view, tryIt.sides(canvas), regions.slice(0, state.drawn), look);
     };
   },
 
-  /** Some regions as squares of 7 × 7 bins, and what the head says of them. */
+  /** Some regions as squares of 7 × 7 bins, and what the second network says of them. */
   regions(parent) {
-    const stage = tryIt.stage(parent, "What the head sees", "Chapter 4: regions, classes and boxes", "04_roi_head");
+    const stage = tryIt.stage(parent, "What the second network sees", "Chapter 4: regions, classes and boxes", "04_roi_head");
     const list = touch.make(stage, "ol", {class: "try-regions"}), row = touch.make(stage, "div", {class: "touch-row"});
     let first = 0, last;
     const step = (by) => { first += by; show(last); };
@@ -77,8 +80,8 @@ Object.assign(tryIt, {
       return button;
     });
     const ranks = touch.make(row, "span");
-    const hint = "Whatever its shape, a region is read in 7 × 7 bins. The bars are the three most probable classes.";
-    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    tryIt.hint(stage, "The [proposals|proposal] that are used, by falling [objectness]. Whatever its shape, each one " +
+      "is read in [7 × 7 bins|ROIAlign]. The bars are the three most probable classes.");
 
     function show(found) {
       last = found;
@@ -112,20 +115,20 @@ Object.assign(tryIt, {
   detections(parent, state, show) {
     const stage = tryIt.stage(parent, "One box for each thing", "Chapter 6: detections", "06_inference");
     const stack = tryIt.stack(stage, "detections before suppression"), group = touch.make(stack.svg, "g");
-    for (const [label, name] of [["least score", "score"], ["most overlap", "overlap"]]) {
+    for (const [label, name] of [["lowest score", "score"], ["largest overlap", "overlap"]]) {
       const range = {min: 0.05, max: 0.95, step: 0.05, value: state[name], say: (value) => value.toFixed(2)};
       touch.slider(stage, {label, ...range, act: (value) => { state[name] = value; show(); }});
     }
-    const write = touch.readings(stage, ["before", "after"]);
-    const hint = "Dashed orange boxes are dropped: a better one of their class overlaps them more than allowed.";
-    touch.make(stage, "p", {class: "touch-hint"}, hint);
+    const names = ["boxes before suppression", "boxes after it"], write = touch.readings(stage, names);
+    tryIt.hint(stage, "A box needs at least the lowest [score]. The dashed orange boxes are dropped by " +
+      "[suppression|non-maximum suppression]: a better box of their class overlaps them by more than the largest overlap ([IoU]).");
     return ({canvas, before, kept}) => {
       stack.fit(canvas.width, canvas.height);
       stack.context.drawImage(canvas, 0, 0);
       const look = (one) => ({frame: `touch-frame ${one.by ? "dropped" : "kept"}`});
-      tryIt.frames(group, stack.view, tryIt.sides(canvas), [...before].reverse(), look);
-      write("before", `${before.length}`);
-      write("after", `${kept.length}`);
+      tryIt.frames(group, stack.view, tryIt.sides(canvas), before, look);
+      write(names[0], `${before.length}`);
+      write(names[1], `${kept.length}`);
     };
   },
 });
