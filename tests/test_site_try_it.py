@@ -19,6 +19,7 @@ from frcnn_common.rpn import flatten_levels
 browser, pages, server, settings = test_site.browser, test_site.pages, test_site.server, test_site.settings
 FILES = test_site.SITE / "try/files.json"
 SCENES = 50
+STARTED = ["elephant", "pizza", "teddy bear", "robot face"]
 FOUND = """async () => {
     await tryIt.settled()
     const {kept, before, time, canvas} = tryIt.found, sides = tryIt.sides(canvas)
@@ -93,8 +94,8 @@ def visit(server, browser):
         pytest.skip("npm's registry could not be reached: the page is a picture")
     opened, errors = [], []
 
-    def open_page(theme="light", width=1400, has_touch=False):
-        page = browser.new_page(viewport={"width": width, "height": 900}, has_touch=has_touch)
+    def open_page(theme="light", width=1400, height=900, has_touch=False):
+        page = browser.new_page(viewport={"width": width, "height": height}, has_touch=has_touch)
         page.add_init_script(test_site.WATCH + f"; localStorage.mode = localStorage.theme = '{theme}'")
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -135,7 +136,7 @@ def test_only_this_page_may_run_webassembly(server, visit, browser):
 
 def test_the_browser_finds_what_the_library_finds(visit, detector, capsys):
     stage, found, times, most = Stage(visit()), 0, [], np.zeros(2)
-    stage.press(stage.page.get_by_label("least score"), "Home")
+    stage.press(stage.page.get_by_label("lowest score"), "Home")
     for number in range(SCENES):
         jpeg = draw_scene(number, "val")["image"]["bytes"]
         file = {"name": "scene.jpg", "mimeType": "image/jpeg", "buffer": jpeg}
@@ -160,7 +161,7 @@ def test_the_stages_show_what_the_library_computes(visit, detector):
         proposals = model.rpn(features, inner, image_sizes=[inner])[0][0]
         logits, _ = model.predictor(model.box_head(model.roi_align(features, [proposals], inner)))
     shown = stage.root.locator(".try-maps span").all_text_contents()
-    assert shown == [f"P{k} · {level.sigmoid().max():.2f}" for k, level in enumerate(maps, 2)]
+    assert shown == [f"P{k}, highest {level.sigmoid().max():.2f}" for k, level in enumerate(maps, 2)]
     regions = stage.page.evaluate("tryIt.found.regions.map(one => [one.box, one.probabilities])")
     boxes, probabilities = (torch.tensor(values) for values in zip(*regions, strict=True))
     torch.testing.assert_close(boxes, proposals, atol=1e-2, rtol=0)
@@ -175,10 +176,12 @@ def test_the_stages_show_what_the_library_computes(visit, detector):
 
 def test_every_slider_changes_what_it_should(visit):
     stage = Stage(visit())
-    count, score, overlap = (stage.page.get_by_label(name) for name in ("proposals", "least score", "most overlap"))
-    count = stage.root.locator("input[type=range]").first
+    names = "proposals drawn", "proposals used", "lowest score", "largest overlap"
+    drawn, used, score, overlap = (stage.page.get_by_label(name) for name in names)
     frames = stage.root.locator(".try-proposal")
-    assert frames.count() == 200
+    assert (frames.count(), used.get_attribute("aria-valuetext")) == (32, "200")
+    stage.press(drawn, "End")
+    assert frames.count() == 200 == stage.page.evaluate("tryIt.found.regions.length")
     stage.press(score, "Home")
     stage.press(overlap, "End")
     doubles = stage.agrees(Detector.load("tiny", nms_thr=0.95), 0.05), len(stage.found()["kept"])
@@ -191,14 +194,16 @@ def test_every_slider_changes_what_it_should(visit):
     stage.press(score, *["ArrowRight"] * 17)
     stage.agrees(Detector.load("tiny", nms_thr=0.3), float(score.input_value()))
     assert len(stage.found()["kept"]) < len(all_found["kept"])
-    stage.press(count, "Home")
+    stage.press(drawn, "Home", "ArrowRight")
+    assert frames.count() == 2 and stage.root.locator(".try-regions li").count() == 6
+    stage.press(used, "Home")
     assert frames.count() == 1 and stage.root.locator(".try-regions li").count() == 1
     assert len(stage.found()["kept"]) <= 1
 
 
 def test_a_scene_is_composed_by_mouse_and_by_keyboard(visit, detector):
     stage = Stage(visit())
-    assert [stage.glyph(n)[0] for n in range(4)] == ["elephant", "pizza", "teddy bear", "robot face"]
+    assert [stage.glyph(n)[0] for n in range(4)] == STARTED
     pizza, before = stage.glyphs.nth(1), stage.glyph(1)
     scale = stage.root.locator(".try-scene canvas").evaluate("one => one.width / one.clientWidth")
     stage.drag(pizza.locator(".face"), 30, 40)
@@ -222,14 +227,18 @@ def test_a_scene_is_composed_by_mouse_and_by_keyboard(visit, detector):
     assert stage.glyph(3)[0] == "pizza"
     stage.press(stage.glyphs.nth(0), "Delete")
     assert stage.glyphs.count() == 3 and stage.agrees(detector, 0.5)
-    assert "elephant" not in stage.root.locator(".touch-readings b").first.text_content()
+    assert "elephant" not in stage.root.locator(".try-left .touch-readings b").last.text_content()
 
 
 def test_glyphs_come_by_click_by_mouse_and_by_arrow_keys(visit, detector):
     stage = Stage(visit())
     banana = stage.root.get_by_role("button", name="add: banana")
     banana.click()
-    assert stage.glyph(4)[:3] == ["banana", 160, 120]
+    stage.root.get_by_role("button", name="add: banana").click()
+    places = np.array([stage.glyph(n)[1:3] for n in range(6)])
+    gaps = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))[np.triu_indices(6, 1)]
+    assert [stage.glyph(n)[0] for n in (4, 5)] == ["banana"] * 2 and gaps.min() > 40
+    stage.root.get_by_role("button", name="remove", exact=True).click()
     stage.root.get_by_role("button", name="remove", exact=True).click()
     banana.scroll_into_view_if_needed()
     start, scene = banana.bounding_box(), stage.root.locator(".try-scene canvas").bounding_box()
@@ -241,6 +250,78 @@ def test_glyphs_come_by_click_by_mouse_and_by_arrow_keys(visit, detector):
     stage.press(stage.root.locator(".try-glyphs button").first, "ArrowRight", "ArrowRight", "Enter")
     assert stage.glyph(5)[0] == "car"
     assert stage.agrees(detector, 0.5)
+    stage.root.get_by_role("button", name="things it does not know").click()
+    assert not banana.is_visible()
+    first = stage.root.locator(".try-glyphs button:visible").first
+    stage.press(first, "ArrowDown")
+    above, below = first.bounding_box(), stage.root.locator(".try-glyphs button:focus").bounding_box()
+    assert below["x"] == above["x"] and above["height"] < below["y"] - above["y"] < 1.5 * above["height"]
+    stage.root.get_by_role("button", name="start again").click()
+    stage.found()
+    assert [stage.glyph(n)[0] for n in range(stage.glyphs.count())] == STARTED
+
+
+def test_limits_and_nothing_chosen(visit):
+    stage = Stage(visit())
+    larger, smaller = (stage.root.get_by_role("button", name=name) for name in ("larger", "smaller"))
+    for button, other, side in ((larger, smaller, 320), (smaller, larger, 16)):
+        while button.is_enabled():
+            button.click()
+        assert stage.glyph(3)[3] == side and other.is_enabled()
+    stage.root.locator(".try-scene svg").click(position={"x": 5, "y": 5})
+    assert larger.is_disabled() and not stage.root.locator(".try-scene .spot").is_visible()
+
+
+def test_it_answers_while_the_hand_moves(visit):
+    """Moves that never rest: the scene is another each time that the detector could begin."""
+    stage = Stage(visit())
+    answers = """async () => {
+        const hand = document.querySelector(".try-scene [role=application]"), shown = new Set([tryIt.found])
+        for (let move = 0; move < 2000 && shown.size < 4; move++) {
+            hand.dispatchEvent(new KeyboardEvent("keydown", {key: move % 2 ? "ArrowLeft" : "ArrowRight"}))
+            await new Promise((resolve) => setTimeout(resolve, 20))
+            shown.add(tryIt.found)
+        }
+        return shown.size
+    }"""
+    stage.press(stage.glyphs.nth(0), "ArrowUp")
+    assert stage.page.evaluate(answers) == 4
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (1280, 900), (390, 844)])
+def test_scene_and_palette_are_seen_together(visit, width, height):
+    stage = Stage(visit(width=width, height=height))
+    stage.root.get_by_role("button", name="things it does not know").click()
+    glyphs, scene = stage.root.locator(".try-glyphs:visible"), stage.root.locator(".try-scene")
+    glyphs.evaluate("one => one.scrollIntoView({block: 'end', behavior: 'instant'})")
+    below, above = glyphs.bounding_box(), scene.bounding_box()
+    assert above["y"] >= 40 and above["y"] + above["height"] < below["y"] and below["y"] + below["height"] <= height
+    stage.root.locator(".try-stage").last.evaluate("one => one.scrollIntoView({behavior: 'instant'})")
+    assert 40 <= scene.bounding_box()["y"] < 100
+
+
+def test_what_the_page_says_of_scene_62(visit):
+    stage = Stage(visit())
+    text = stage.page.get_by_text("Choose scene 62").text_content()
+    stage.page.get_by_label("picture").select_option(label=stage.root.get_by_text("scene 62:").text_content())
+    score, overlap = stage.page.get_by_label("lowest score"), stage.page.get_by_label("largest overlap")
+    counts = [stage.found()["kept"]]
+    stage.press(score, *["ArrowLeft"] * 6)
+    counts.append(stage.found()["kept"])
+    stage.press(score, *["ArrowRight"] * 6)
+    stage.press(overlap, *["ArrowRight"] * 6)
+    counts.append(stage.found()["kept"])
+    assert (score.input_value(), overlap.input_value()) == ("0.5", "0.8")
+    assert stage.root.locator(".touch-goal").count() == 7 and "seven things" in text
+    assert list(map(len, counts)) == [10, 21, 22] and re.search("ten boxes.* 21 .* 22 ", text, re.DOTALL)
+
+
+def test_words_lead_to_the_glossary(visit):
+    stage = Stage(visit())
+    links = stage.root.locator("a[href^='glossary']")
+    glossary = (test_site.SITE / "book/glossary.html").read_text(encoding="utf-8")
+    anchors = {link.partition("#")[2] for link in links.evaluate_all("all => all.map(one => one.getAttribute('href'))")}
+    assert len(anchors) >= 6 and all(f'id="{anchor}"' in glossary for anchor in anchors)
 
 
 def test_a_finger_adds_a_glyph_and_moves_it_and_not_the_page(visit, detector):
@@ -269,6 +350,7 @@ def test_a_validation_scene_is_shown_as_it_is(visit, detector):
     stage.agrees(detector, 0.5)
     np.testing.assert_array_equal(stage.picture(), Image.open(FILES.parent / scene["file"]).convert("RGB"))
     assert stage.glyphs.count() == 0 and stage.root.locator(".touch-goal").count() == len(scene["boxes"])
+    assert stage.root.get_by_text("The white dotted boxes are the truth").is_visible()
 
 
 def test_a_picture_is_dropped(visit, detector):
@@ -285,7 +367,13 @@ def test_a_picture_is_dropped(visit, detector):
     stage.agrees(detector, 0.5)
     stage.page.evaluate(drop, [base64.b64encode(b"no picture").decode(), "words.png", "image/png"])
     stage.found()
-    assert "words.png is no picture" in stage.root.locator(".try-message").text_content()
+    assert "words.png is no picture" in stage.root.locator(".try-complaint").text_content()
+    assert stage.found()["size"] == [500, 300]
+    picture = stage.page.get_by_label("picture")
+    assert picture.locator("option:checked").text_content() == "your own"
+    picture.select_option(index=0)
+    assert stage.found()["size"] == [320, 240]
+    picture.select_option(label="your own")
     assert stage.found()["size"] == [500, 300]
 
 
@@ -301,6 +389,22 @@ def test_it_fits_a_phone_and_every_control_has_a_name(visit, theme):
     page.emulate_media(media="screen")
     unnamed = "all => all.filter(one => !(one.ariaLabel || one.labels?.[0]?.innerText || one.innerText)).length"
     assert stops.evaluate_all(unnamed) == 0
+
+
+def test_a_load_that_fails_can_be_tried_again(server, browser, visit):
+    visit()
+    page = browser.new_page()
+    page.route("**/data.json", lambda route: route.abort())
+    page.goto(f"{server}/book/try_it.html")
+    page.get_by_role("button", name=re.compile("Load the detector")).click()
+    again = page.get_by_role("button", name="Try again")
+    again.wait_for()
+    assert page.locator(".try-message").text_content().startswith("A part of the detector did not arrive.")
+    page.unroute("**/data.json")
+    again.click()
+    page.locator("#fig-try-it.live").wait_for(state="attached")
+    assert not page.locator(".try-message").text_content() and again.count() == 0
+    page.close()
 
 
 def test_without_webassembly_it_says_so(server, browser, visit):

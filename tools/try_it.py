@@ -181,7 +181,7 @@ def draw_picture(path):
     fig, axes = plt.subplots(2, 2, figsize=(7.4, 5.9), layout="constrained")
     axes = axes.flatten()
     axes[0].imshow(logits[2][0].sigmoid().amax(dim=0), cmap="magma", vmin=0, vmax=1, aspect="auto")
-    show_boxes(image, proposals[:60] * scale, ax=axes[1], color="#34d1a4", width=0.6)
+    show_boxes(image, proposals[:60] * scale, ax=axes[1], color="#2f6bff", width=0.6)
     show_boxes(image, before["boxes"], ax=axes[2], color="#ff9046", style="--", width=0.8)
     show_boxes(image, after["boxes"], after["labels"], after["scores"], ax=axes[3], width=1.4)
     titles = "where could something be? (P4)", "the best 60 proposals", "before suppression", "one box for each thing"

@@ -2,8 +2,8 @@
 "use strict";
 
 {
-  const TRY = "Drag the things in the scene about, and watch each step from the picture to the boxes. Add others from " +
-    "below the scene, or choose another picture here.";
+  const TRY = "Drag the things in the scene about, and watch each step from the picture to the boxes. Add others " +
+    "from below the scene, or choose another picture here.";
   const HOW = "Drag a thing to move it, its corner to scale and turn it. By keyboard: arrows move it, with Shift " +
     "they scale and turn it, Delete removes it.";
   const NOTES = {
@@ -34,8 +34,8 @@
         still.classList.add("live");
         message.textContent = "";
       } catch (error) {
-        message.textContent = "A part of the detector did not arrive. Is there a connection? Nothing else was changed: " +
-          `please try again. (${error.message})`;
+        message.textContent = "A part of the detector did not arrive. Please see whether you are still connected, " +
+          `and try again. (${error.message})`;
         Object.assign(button, {hidden: false, textContent: "Try again"});
       } finally {
         bar.remove();
@@ -56,7 +56,7 @@
     let truth = [], picture, busy = null, stale = false;
 
     const scene = tryIt.scene(left, () => ask());
-    const write = touch.readings(left, ["found", "time"]);
+    const write = touch.readings(left, ["time", "found"]);
     tryIt.palette(left, scene);
     tryIt.hint(left, HOW);
     tryIt.hint(top, TRY);

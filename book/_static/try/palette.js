@@ -9,7 +9,7 @@ Object.assign(tryIt, {
     const label = touch.make(parent, "label", {class: "try-choice"}), entries = [];
     touch.make(label, "span", {}, "picture");
     const select = touch.make(label, "select");
-    for (const [name, list] of [["to compose on", "backgrounds"], ["validation scenes, new to the detector", "scenes"]]) {
+    for (const [name, list] of [["to compose on", "backgrounds"], ["scenes that it has not learned from", "scenes"]]) {
       const group = touch.make(select, "optgroup", {label: name});
       for (const entry of tryIt.data[list]) {
         touch.make(group, "option", {value: entries.length}, entry.name);

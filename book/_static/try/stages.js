@@ -70,7 +70,7 @@ Object.assign(tryIt, {
 
   /** Some regions as squares of 7 × 7 bins, and what the second network says of them. */
   regions(parent) {
-    const stage = tryIt.stage(parent, "What the second network sees", "Chapter 4: regions, classes and boxes", "04_roi_head");
+    const stage = tryIt.stage(parent, "What the second network sees", "Chapter 4: classes and boxes", "04_roi_head");
     const list = touch.make(stage, "ol", {class: "try-regions"}), row = touch.make(stage, "div", {class: "touch-row"});
     let first = 0, last;
     const step = (by) => { first += by; show(last); };
@@ -121,7 +121,8 @@ Object.assign(tryIt, {
     }
     const names = ["boxes before suppression", "boxes after it"], write = touch.readings(stage, names);
     tryIt.hint(stage, "A box needs at least the lowest [score]. The dashed orange boxes are dropped by " +
-      "[suppression|non-maximum suppression]: a better box of their class overlaps them by more than the largest overlap ([IoU]).");
+      "[suppression|non-maximum suppression]: a better box of their class overlaps them by more than the largest " +
+      "overlap ([IoU]).");
     return ({canvas, before, kept}) => {
       stack.fit(canvas.width, canvas.height);
       stack.context.drawImage(canvas, 0, 0);
