@@ -50,6 +50,7 @@
     const things = await Promise.all(begun.map(async ([name, x, y, side, turn]) => {
       return {name, x, y, side, turn, image: await tryIt.image(data.glyphs.find((one) => one.name === name).file)};
     }));
+    await tryIt.image(data.backgrounds[0].file); // what is missing is missed before anything stands on the page
     const state = {score: 0.5, overlap: settings.nms_thr};
     const [top, left, right] = ["top", "left", "stages"].map((name) => touch.make(root, "div", {class: `try-${name}`}));
     const announce = touch.announcer(root);
