@@ -2,8 +2,6 @@
 "use strict";
 
 Object.assign(tryIt, {
-  WIDE: 480, // units of a drawing over a picture
-
   /** A picture with a drawing over it. `fit` gives both a size in pixels. */
   stack(parent, label) {
     const stack = {root: touch.make(parent, "div", {class: "try-stack"})};
@@ -11,11 +9,11 @@ Object.assign(tryIt, {
     stack.context = stack.canvas.getContext("2d", {willReadFrequently: true});
     stack.svg = touch.make(stack.root, "svg", {class: "touch-panel", role: "group", "aria-label": `${label}: boxes`});
     stack.fit = (width, height) => {
-      const high = tryIt.WIDE * height / width;
+      const wide = Math.min(480, 360 * width / height), high = wide * height / width; // about as many as pixels
       Object.assign(stack.canvas, {width, height});
       stack.root.style.setProperty("--ratio", width / height);
-      touch.set(stack.svg, {viewBox: `0 0 ${tryIt.WIDE} ${high}`});
-      stack.view = touch.view([0, width], [0, height], [0, tryIt.WIDE], [0, high]);
+      touch.set(stack.svg, {viewBox: `0 0 ${wide} ${high}`});
+      stack.view = touch.view([0, width], [0, height], [0, wide], [0, high]);
       stack.context.imageSmoothingQuality = "high";
     };
     stack.fit(320, 240);
@@ -38,7 +36,8 @@ Object.assign(tryIt, {
   tag(group, text, place) {
     const ground = touch.make(group, "rect", {class: "try-ground"});
     const words = touch.make(group, "text", {class: "touch-tag"}, text), {width, height} = words.getBBox();
-    const x = Math.max(Math.min(place.x, tryIt.WIDE - width - 6), 0), y = Math.max(place.y - height, 0);
+    const wide = group.ownerSVGElement.viewBox.baseVal.width;
+    const x = Math.max(Math.min(place.x, wide - width - 6), 0), y = Math.max(place.y - height, 0);
     touch.set(words, {x: x + 3, y: y + 0.8 * height});
     touch.set(ground, {x, y, width: width + 6, height});
   },
