@@ -374,7 +374,7 @@ def test_a_picture_is_dropped(visit, detector):
     picture = stage.page.get_by_label("picture")
     assert picture.locator("option:checked").text_content() == "your own"
     picture.select_option(index=0)
-    assert stage.found()["size"] == [320, 240]
+    assert stage.found()["size"] == [320, 240] and not stage.root.locator(".try-complaint").text_content()
     picture.select_option(label="your own")
     assert stage.found()["size"] == [500, 300]
 

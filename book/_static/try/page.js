@@ -62,8 +62,9 @@
     tryIt.hint(left, HOW);
     tryIt.hint(top, TRY);
     const choice = tryIt.choice(top, open);
+    const again = touch.make(top, "button", {type: "button"}, "start again");
     tryIt.ownPicture(top, scene.stack.root, choice.own);
-    const again = touch.make(top, "button", {type: "button"}, "start again"), note = tryIt.hint(top, "");
+    const note = tryIt.hint(top, "");
     again.addEventListener("click", () => { tryIt.opening = start(); });
 
     const stages = [tryIt.heat, tryIt.proposals, tryIt.regions, tryIt.detections];

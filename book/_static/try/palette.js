@@ -48,6 +48,7 @@ Object.assign(tryIt, {
         complaint.textContent = `${file.name} is no picture that this browser can read.`;
       }
     }
+    parent.addEventListener("change", () => { complaint.textContent = ""; }); // the list of pictures stands there, too
     input.addEventListener("change", () => {
       tryIt.opening = open(input.files[0]);
       input.value = ""; // so that the same file can be chosen again
