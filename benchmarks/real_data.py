@@ -1,8 +1,8 @@
 """Train on a folder of photographs in Pascal VOC's layout: python benchmarks/real_data.py FOLDER --out FILE
 
-    python benchmarks/real_data.py bccd --from scratch --out scratch.json
-    python benchmarks/real_data.py bccd --from tiny --out tiny.json
-    python benchmarks/real_data.py bccd --from tiny --peer --out torchvision.json
+    python benchmarks/real_data.py BCCD --from scratch --out book/_data/bccd-scratch.json
+    python benchmarks/real_data.py BCCD --from tiny --out book/_data/bccd-tiny.json
+    python benchmarks/real_data.py BCCD --from tiny --peer --out book/_data/bccd-torchvision.json
 
 The folder's own lists `trainval` and `test` are the splits. All runs have the same recipe and the same budget of time;
 `--peer` trains torchvision's detector around the same first weights. FILE gets AP, AP50 and AP by class after each
@@ -74,9 +74,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--from", dest="start", default="scratch", help="scratch, tiny, or a file of weights")
     parser.add_argument("--peer", action="store_true", help="torchvision's detector")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--side", type=int, default=320)
-    parser.add_argument("--every", type=int, default=500)
+    parser.add_argument("--every", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
