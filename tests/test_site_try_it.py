@@ -314,6 +314,11 @@ def test_what_the_page_says_of_scene_62(visit):
     stage.press(overlap, *["ArrowRight"] * 6)
     counts.append(stage.found()["kept"])
     assert (score.input_value(), overlap.input_value()) == ("0.5", "0.8")
+    tags, labels = stage.root.locator(".touch-tag").all_text_contents(), [row[1] for row in counts[-1]]
+    names = Detector.load("tiny").names
+    assert tags[::-1] == [f"{names[label]} {score:.2f}" for score, label, *_ in counts[-1]]  # the best above the others
+    expected = [names[n] + f" ×{labels.count(n)}" * (labels.count(n) > 1) for n in dict.fromkeys(labels)]
+    assert stage.root.locator(".try-left .touch-readings b").last.text_content() == ", ".join(expected)
     assert stage.root.locator(".touch-goal").count() == 7 and "seven things" in text
     assert list(map(len, counts)) == [10, 21, 22] and re.search("ten boxes.* 21 .* 22,", text, re.DOTALL)
 
@@ -377,6 +382,11 @@ def test_a_picture_is_dropped(visit, detector):
     assert stage.found()["size"] == [320, 240] and not stage.root.locator(".try-complaint").text_content()
     picture.select_option(label="your own")
     assert stage.found()["size"] == [500, 300]
+    file = io.BytesIO()
+    Image.new("RGB", (60, 400)).save(file, "PNG")
+    stage.page.evaluate(drop, [base64.b64encode(file.getvalue()).decode(), "tall.png", "image/png"])
+    assert stage.found()["size"] == [60, 400]
+    assert stage.root.locator(".try-stack").evaluate_all("all => Math.max(...all.map(one => one.clientHeight))") <= 630
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
