@@ -8,7 +8,8 @@ touch.figure("cut", (stage, {pictures, sides, names, truth, found, kind, score, 
     const [width, height] = sides[n];
     const svg = touch.panel(grid, width, height, `Scene ${n + 1}`);
     touch.make(svg, "image", {href: picture, width, height});
-    touch.make(svg, "text", {x: 6, y: 28, class: "touch-number"}, String(n + 1));
+    const look = {class: "touch-number", style: `font-size: ${width / 12}px`};
+    touch.make(svg, "text", {x: width / 50, y: width / 11, ...look}, String(n + 1));
     return touch.make(svg, "g");
   });
 
