@@ -16,12 +16,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 3_600_000  # milliseconds
+QUALITY = 90  # of 100
 OFFER = "<!-- the book as PDF -->"  # where the landing page offers it
 NUMBERED = """
 @page { size: A4; margin: 18mm 18mm 20mm; @bottom-center { content: counter(page); font: 9pt sans-serif; } }
@@ -81,6 +83,15 @@ def places_in(htmls):
         for url, place in re.findall(r'href="([^":#]+\.html)#([^"]+)"', html):
             places.get((path.parent / url).resolve(), set()).add(place)
     return places
+
+
+def as_jpeg(route):
+    """Give Chromium a JPEG for a picture of another kind, which it would write into the PDF nearly uncompressed."""
+    picture = Image.open(unquote(urlsplit(route.request.url).path)).convert("RGBA")
+    paper, file = Image.new("RGB", picture.size, "white"), io.BytesIO()
+    paper.paste(picture, mask=picture.getchannel("A"))
+    paper.save(file, "JPEG", quality=QUALITY)
+    route.fulfill(body=file.getvalue(), content_type="image/jpeg")
 
 
 def printed(page, **options):
@@ -152,6 +163,7 @@ def main(site=ROOT / "_build/html"):
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
+        page.route(re.compile(r"\.(webp|png)$"), as_jpeg)
         readers, starts = {}, {}
         start = len(print_front(page, parts, htmls, settings, starts).pages)
         for path in htmls:
