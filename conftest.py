@@ -24,7 +24,7 @@ def pytest_itemcollected(item):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the file that takes longest."""
+    """Begin with the file that runs longest of those that would come last."""
     items.sort(key=lambda item: item.path.name != FIRST)
 
 

@@ -15,6 +15,7 @@ CHAPTERS = [
     for path in sorted((notebooks.ROOT / "nbs/chapters").glob("0[1-6]_*.ipynb"))
     if student.has_solutions(notebooks.read(path))
 ]
+TRAINS = "05_training"  # for minutes, as it does among the notebooks
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
@@ -104,7 +105,11 @@ def test_an_edition_holds_stubs_and_no_solution(path, editions):
 
 
 @pytest.mark.slow
-@each_chapter
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.long if path.stem == TRAINS else ()) for path in CHAPTERS],
+    ids=lambda path: path.stem,
+)
 def test_an_edition_runs_from_top_to_end_with_nothing_filled_in(path, editions):
     import nbformat
     from nbclient import NotebookClient
