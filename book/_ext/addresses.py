@@ -1,7 +1,7 @@
 """Sphinx extension: the repository's address from `settings.ini`, where it stands once, and no unneeded scripts.
 
 Pages of text write the address as `{{ repo }}` (its name), `{{ repo_url }}` and `{{ site_url }}`, and the
-version as `{{ package_version }}`, in code blocks too.
+version as `{{ package_version }}`, in code blocks too. `sitemap.xml` has the address of each page.
 """
 
 import configparser
@@ -57,7 +57,21 @@ def lead_to_colab(app, pagename, templatename, context, doctree):
                 group["buttons"].remove(colab)
 
 
+def list_pages(app, exception):
+    """Write `sitemap.xml`, which tells search engines of all pages, whichever of them this build has written anew."""
+    if exception or app.builder.format != "html":
+        return
+    pages = "".join(
+        f"<url><loc>{app.config.html_baseurl}{name}.html</loc></url>\n" for name in sorted(app.env.found_docs)
+    )
+    sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{pages}</urlset>\n'
+    (app.builder.outdir / "sitemap.xml").write_text(
+        f'<?xml version="1.0" encoding="utf-8"?>\n{sitemap}', encoding="utf-8"
+    )
+
+
 def setup(app):
+    app.connect("build-finished", list_pages)
     app.connect("config-inited", set_addresses)
     app.connect("source-read", fill_in)
     app.connect("html-page-context", drop_scripts, priority=900)
