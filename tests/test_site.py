@@ -587,21 +587,8 @@ FOCUS = """one => {
 }"""
 
 
-class Figure:
-    """A figure in a browser, and the hand that touches it."""
-
-    def __init__(self, page, name):
-        self.page, self.root = page, page.locator(f"figure.touch-{name}.live")
-        self.root.wait_for()
-        self.data = json.loads(self.root.locator("script").text_content())
-
-    def reading(self, name, nth=0):
-        label = self.root.locator(".touch-readings span").get_by_text(name, exact=True).nth(nth)
-        return label.locator("xpath=following-sibling::b[1]").text_content().replace("−", "-")
-
-    def boxes(self):
-        found = self.root.locator(".touch-box").evaluate_all("all => all.map(one => one.dataset.box)")
-        return torch.tensor([json.loads(box) for box in found], dtype=torch.float32)
+class Hand:
+    """The mouse and the keyboard on `self.page`."""
 
     def drag(self, part, dx, dy):
         """Press the mouse on the middle of a part, and move it, in pixels."""
@@ -618,6 +605,23 @@ class Figure:
         part.focus()
         for key in keys:
             self.page.keyboard.press(key)
+
+
+class Figure(Hand):
+    """A figure in a browser, and the hand that touches it."""
+
+    def __init__(self, page, name):
+        self.page, self.root = page, page.locator(f"figure.touch-{name}.live")
+        self.root.wait_for()
+        self.data = json.loads(self.root.locator("script").text_content())
+
+    def reading(self, name, nth=0):
+        label = self.root.locator(".touch-readings span").get_by_text(name, exact=True).nth(nth)
+        return label.locator("xpath=following-sibling::b[1]").text_content().replace("−", "-")
+
+    def boxes(self):
+        found = self.root.locator(".touch-box").evaluate_all("all => all.map(one => one.dataset.box)")
+        return torch.tensor([json.loads(box) for box in found], dtype=torch.float32)
 
     def states(self, *acts):
         """Begin as the page does, then act and act again."""

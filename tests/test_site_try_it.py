@@ -29,7 +29,7 @@ FOUND = """async () => {
 EMPTY_MODULE = "WebAssembly.compile(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])).then(() => true, () => false)"
 
 
-class Stage:
+class Stage(test_site.Hand):
     """The page, once the detector is loaded."""
 
     def __init__(self, page):
@@ -50,21 +50,6 @@ class Stage:
         """Whether the page shows what a detector of the library finds in its picture; the differences, if it does."""
         found, own = self.found(), detector(self.picture(), score=score)
         return differences(found["kept"], np.column_stack([own[key] for key in ("scores", "labels", "boxes")]))
-
-    def press(self, part, *keys):
-        part.focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def drag(self, part, dx, dy):
-        part.scroll_into_view_if_needed()
-        box = part.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        self.page.mouse.move(x + dx / 2, y + dy / 2)
-        self.page.mouse.move(x + dx, y + dy)
-        self.page.mouse.up()
 
     def glyph(self, nth):
         """Name, place, side and turn of a glyph of the scene, as a screen reader hears them."""

@@ -6,7 +6,6 @@ Chromium prints each page; here they get a title, a table of contents with page 
 inside. On paper nothing can be unfolded: solutions are printed, and code that only draws is left out.
 """
 
-import configparser
 import io
 import re
 import shutil
@@ -22,6 +21,9 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tools import student
+
 PATIENCE = 3_600_000  # milliseconds
 QUALITY = 90  # of 100
 OFFER = "<!-- the book as PDF -->"  # where the landing page offers it
@@ -58,12 +60,6 @@ be touched on the site are pictures here. Drawings by OpenMoji, CC BY-SA 4.0.</p
 def chromium():
     """The system's Chromium, if there is one."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def read_settings():
-    settings = configparser.ConfigParser()
-    settings.read(ROOT / "settings.ini", encoding="utf-8")
-    return settings["DEFAULT"]
 
 
 def parts_of(toc, site):
@@ -106,8 +102,8 @@ def print_front(page, parts, htmls, settings, starts):
         for path in paths:
             line = f"{title_of(htmls[path])}<i></i>{starts.get(path, 0) + 1}"
             entries.append(f'<a href="{path.as_uri()}">{line}</a>')
-    site_url = settings["doc_host"] + settings["doc_baseurl"]
-    page.set_content(FRONT.format_map({**settings, "site_url": site_url, "entries": "".join(entries)}))
+    more = {"site_url": student.site_address(), "entries": "".join(entries)}
+    page.set_content(FRONT.format_map({**settings, **more}))
     return printed(page)
 
 
@@ -152,7 +148,7 @@ def offer(site, name, count):
 
 
 def main(site=ROOT / "_build/html"):
-    site, settings = Path(site).resolve(), read_settings()
+    site, settings = Path(site).resolve(), student.settings()
     parts = parts_of(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")), site)
     htmls = {path: path.read_text(encoding="utf-8") for _, paths in parts for path in paths}
     places = places_in(htmls)
@@ -175,7 +171,7 @@ def main(site=ROOT / "_build/html"):
     writer = PdfWriter()
     for reader in (front, *readers.values()):
         writer.append(reader)
-    relink(writer, {site: front, **readers}, {site: 0, **starts}, site, settings["doc_host"] + settings["doc_baseurl"])
+    relink(writer, {site: front, **readers}, {site: 0, **starts}, site, student.site_address())
     writer.add_metadata({"/Title": settings["title"], "/Author": settings["author"]})
     name = f"{settings['repo']}.pdf"
     writer.write(site / name)
