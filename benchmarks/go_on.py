@@ -6,6 +6,7 @@ forerunner of this program, from the weights that ship, with a box head of 512 c
 """
 
 import argparse
+import copy
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,18 @@ def widen(model, channels):
     return model
 
 
+def weigh_boxes(model, times):
+    """Let the head's box loss count as many times as much. What the model computes stays the same.
+
+    Deltas are told in units that are as many times smaller, so that all differences are larger numbers.
+    """
+    model.box_weights = tuple(times * weight for weight in model.box_weights)
+    with torch.no_grad():
+        for values in model.predictor.box.parameters():
+            values *= times
+    return model
+
+
 def _grown(layer, inputs, outputs):
     grown = nn.Linear(inputs, outputs)
     with torch.no_grad():
@@ -54,9 +67,9 @@ def average(mean, new, steps):
     return keep * mean + (1 - keep) * new if mean.is_floating_point() else new
 
 
-def run(model, recipe, sizes, seed, out, every, scenes):
+def run(model, recipe, sizes, seed, out, every, scenes, times=1.0):
     """Train at one size of the pictures after the other, `{side: steps}`; measure and store the average."""
-    trainer = Trainer(model.train(), recipe)
+    trainer = Trainer(weigh_boxes(model, times).train(), recipe)
     averaged = AveragedModel(model, avg_fn=average, use_buffers=True)
     begun = time.monotonic()
     for number, (side, steps) in enumerate(sizes.items()):
@@ -66,20 +79,23 @@ def run(model, recipe, sizes, seed, out, every, scenes):
             averaged.update_parameters(model)
             if trainer.step % every == 0 or trainer.step == recipe.steps:
                 measured = replace(recipe, img_size=side)
-                found = evaluate(averaged.module.eval(), measured.loader("val", scenes))
+                mean = weigh_boxes(copy.deepcopy(averaged.module), 1 / times).eval()
+                found = evaluate(mean, measured.loader("val", scenes))
                 numbers = {name: round(getattr(found, name), 4) for name in ("AP", "AP50", "AP75")}
                 spent = {"seconds": round(time.monotonic() - begun), "loss": round(entry["loss"], 3)}
                 print(strict_json({"step": trainer.step, "img_size": side} | spent | numbers), flush=True)
-                save_detector(out, averaged.module, measured)
+                save_detector(out, mean, measured)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--weights", type=Path, default=SHIPPED)
     parser.add_argument("--widen", type=int, metavar="CHANNELS", help="of the box head")
+    parser.add_argument("--box-loss", type=float, default=1.0, metavar="TIMES", help="how much more the head's counts")
     parser.add_argument("--sizes", nargs="+", default=["256:8500"], metavar="SIDE:STEPS")
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--seed", type=int, default=1, help="of the scenes; the shipped weights have seen those of 0")
+    parser.add_argument("--amp", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--out", type=Path, required=True)
@@ -92,5 +108,6 @@ if __name__ == "__main__":
         widen(model, options.widen)
     steps = sum(sizes.values())
     schedule = {"steps": steps, "warmup_steps": min(300, steps // 10), "lr": options.lr}
-    recipe = replace(RECIPES["openmoji-tiny"], **schedule, amp_dtype=torch.bfloat16)
-    run(model, recipe, sizes, options.seed, options.out, options.every, options.scenes)
+    dtype = None if options.amp == "float32" else torch.bfloat16
+    recipe = replace(RECIPES["openmoji-tiny"], **schedule, amp_dtype=dtype)
+    run(model, recipe, sizes, options.seed, options.out, options.every, options.scenes, options.box_loss)

@@ -1,7 +1,8 @@
 """The course's detector and torchvision's learn side by side: python benchmarks/learning.py
 
-Both have the same first weights, and take every step on the same batch with the same optimizer; then both are measured
-on the 500 validation scenes. The curves and the time of each go into `benchmarks/learning.json`.
+Both have the same first weights, and take every step on the same batch with the same optimizer, by the recipe that
+chapter 5 trains with, only for longer; now and then both are measured on validation scenes of its twelve categories.
+The curves and the time of each go into `book/_data/learning.json`, which the results page shows.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from peers import AroundOurBackbone
 from frcnn_common.engine import Trainer, seed_everything
 from frcnn_common.files import strict_json, write_atomically
 from frcnn_common.metrics import evaluate
-from frcnn_common.recipes import RECIPES
+from frcnn_common.recipes import RECIPES, course_settings
 
 EVERY = 250
+FILE = Path(__file__).resolve().parent.parent / "book" / "_data" / "learning.json"
 
 
 def run(recipe, scenes, file):
@@ -27,8 +29,8 @@ def run(recipe, scenes, file):
     seed_everything(0)
     model = recipe.model()
     trainers = {OURS: Trainer(model, recipe), THEIRS: Trainer(AroundOurBackbone(model, recipe), recipe)}
-    settings = {"batch_size": recipe.batch_size, "img_size": recipe.img_size, "amp_dtype": str(recipe.amp_dtype)}
-    report = {"machine": machine(), "scenes": scenes, "steps": recipe.steps, "lr": recipe.lr} | settings
+    report = {"machine": machine(), "scenes": scenes, "categories": len(recipe.categories)}
+    report |= {name: getattr(recipe, name) for name in ("steps", "batch_size", "img_size", "lr")}
     report["curves"] = {name: [] for name in trainers}
     seconds = {name: {"wall": 0.0, "cpu": 0.0} for name in trainers}
     for step, batch in enumerate(recipe.loader("train", recipe.steps * recipe.batch_size), start=1):
@@ -55,9 +57,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--amp", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("learning.json"))
+    parser.add_argument("--out", type=Path, default=FILE)
     options = parser.parse_args()
-    dtype = None if options.amp == "float32" else torch.bfloat16
     torch.set_num_threads(1)
-    run(replace(RECIPES["openmoji-tiny"], steps=options.steps, amp_dtype=dtype), options.scenes, options.out)
+    live = course_settings(RECIPES["openmoji-tiny"]).live
+    run(replace(live, steps=options.steps), options.scenes, options.out)

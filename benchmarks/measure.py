@@ -43,7 +43,7 @@ def machine():
         "system": f"{platform.system()} {platform.release()}",
         "load": [round(load, 2) for load in os.getloadavg()],
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "threads": THREADS,
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
     }
 

@@ -33,11 +33,29 @@ def test_a_wider_box_head_computes_the_same(root, monkeypatch):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_box_loss_that_counts_more_changes_nothing_that_is_computed(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    go_on = importlib.import_module("go_on")
+    model, _ = load_detector(SHIPPED)
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    target = {"boxes": torch.tensor([[20.0, 30, 80, 90]]), "labels": torch.tensor([5]), "seed": 0}
+    with torch.no_grad():
+        losses, found = model.train()(image, [target]), model.eval()(image)[0][0]
+        go_on.weigh_boxes(model, 2.0)
+        found_too, weighed = model(image)[0][0], model.train()(image, [target])
+    for name, values in found.items():
+        torch.testing.assert_close(found_too[name], values)
+    torch.testing.assert_close(weighed["roi_cls"], losses["roi_cls"])
+    assert 2 * losses["roi_box"] < weighed["roi_box"] < 4 * losses["roi_box"]  # smooth L1 is between |d| and its square
+
+
 @pytest.mark.slow
 def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
     options = (
         "--widen",
         260,
+        "--box-loss",
+        2,
         "--sizes",
         "64:2",
         "96:1",
