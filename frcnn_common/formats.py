@@ -138,8 +138,10 @@ def find_box_format(boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, c
             )
         return claimed
     if len(chosen) != 1:
-        fit = "both formats" if possible else "no format"
-        raise ValueError(f"the boxes fit {fit}: of {len(boxes)}, {message}. Say box_format='xyxy' or 'xywh'")
+        fit, advice = "both formats" if possible else "no format", "Say box_format='xyxy' or 'xywh'"
+        if not possible and box_evidence(boxes, sizes, formats=("cxcywh",))["cxcywh"]["outside"] <= 0.05:
+            advice = "They fit a center, width and height, which have to be made xyxy or xywh first"
+        raise ValueError(f"the boxes fit {fit}: of {len(boxes)}, {message}. {advice}")
     return chosen[0]
 
 

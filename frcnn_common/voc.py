@@ -88,7 +88,8 @@ def _object(node, where):
     corners = [_number(_text(box, key), f"{where} ({name}): {key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     for axis, (low, high) in zip("xy", (corners[::2], corners[1::2]), strict=True):
         if low > high:
-            raise ValueError(f"{where} ({name}): {axis}min is {low:g} and {axis}max {high:g}, expected min ≤ max")
+            wrong = f"{axis}min is {low:g} and {axis}max {high:g}"
+            raise ValueError(f"{where} ({name}): {wrong}, expected min ≤ max: two corners, not a corner and a size")
     if difficult not in ("", "0", "1", "false", "true"):
         raise ValueError(f"{where} ({name}): difficult is {difficult!r}, expected 0 or 1")
     return name, corners, difficult in ("1", "true")

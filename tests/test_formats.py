@@ -59,6 +59,14 @@ def test_scenes_are_never_misread(seed, reading, areas):
     assert find_box_format(boxes, sizes, 0.6 * whole if areas else None) == reading
 
 
+def test_centers_are_named_where_corners_belong():
+    """A hundred objects of 40 × 30 pixels, evenly from corner to corner of the picture, told by their centers."""
+    x, y = torch.meshgrid(torch.linspace(20, 620, 10), torch.linspace(15, 465, 10), indexing="ij")
+    boxes = torch.stack([x, y, torch.full_like(x, 40), torch.full_like(x, 30)], dim=-1).view(-1, 4)
+    with pytest.raises(ValueError, match="fit no format: of 100, .* They fit a center, width and height, which have"):
+        find_box_format(boxes, torch.tensor([[640.0, 480]]).expand(100, 2))
+
+
 def test_overhang_does_not_contradict_a_claim():
     """Full-frame objects, two pixels too large, in every picture: as corners these would be sound, too."""
     boxes, sizes = torch.tensor([[2.0, 2, 100, 60]]).expand(8, 4), torch.tensor([[100.0, 60]]).expand(8, 2)

@@ -212,7 +212,7 @@ FAULTS = {
     ),
     "a word": (xml(("cup", 1, "two", 3, 4)), "object 1 .cup.: ymin is 'two', expected a number"),
     "not finite": (xml(("cup", 1, "nan", 3, 4)), "object 1 .cup.: ymin is 'nan', expected a number"),
-    "reversed": (xml(("cup", 30, 1, 20, 9)), "object 1 .cup.: xmin is 30 and xmax 20, expected min ≤ max"),
+    "reversed": (xml(("cup", 30, 1, 20, 9)), "object 1 .cup.: xmin is 30 and xmax 20, expected min ≤ max: two corners"),
     "difficult": (xml((*CUP, "very")), "object 1 .cup.: difficult is 'very', expected 0 or 1"),
 }
 
