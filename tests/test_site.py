@@ -179,12 +179,10 @@ def test_buttons_lead_to_the_repository_and_to_notebooks_that_run_alone(pages, a
         assert any(link.startswith(address) for link in pages[name].links), name
         assert "theme-switch" in pages[name].html, name
         if name.startswith("nbs/"):
-            path = address.removeprefix("https://github.com/")
             site = settings["doc_host"] + settings["doc_baseurl"]
             (colab,) = [link for link in pages[name].links if "colab.research" in link]
             assert unquote(colab) == f"https://colab.research.google.com/#fileId={site}/colab/{name}.ipynb"
             assert (SITE / f"colab/{name}.ipynb").is_file()
-            assert any(link.startswith(f"https://mybinder.org/v2/gh/{path}/main") for link in pages[name].links)
             assert any(link.endswith(f"_sources/{name}.ipynb") for link in pages[name].links)
 
 
