@@ -83,7 +83,7 @@ class Evaluation:
     """COCO's twelve numbers and the curves behind them. NaN where there is no object to find.
 
     `AP` is the average precision over ten thresholds, then at 0.50 and at 0.75, then by size of the objects; `AR` is
-    the average recall with the best 1, 10 and 100 detections of an image, then by size.
+    the average recall with the best 1, 10 and 100 detections of each class in an image, then by size.
     """
 
     AP: float

@@ -295,7 +295,7 @@ def report_page(
     numbers = _table("COCO's twelve numbers", ("number", "value"), evaluation.summary().items())
     meaning = (
         "<p>AP is the mean over ten overlaps from 0.50 to 0.95 and over the classes, AR the recall with the best 1, 10 "
-        "or 100 detections of a picture. A dash: there is no such object.</p>\n"
+        "or 100 detections of a class in a picture. A dash: there is no such object.</p>\n"
     )
     sections = (
         _section("COCO's twelve numbers", '<div class="figures">', numbers, meaning, "</div>\n"),

@@ -2,11 +2,13 @@
 
 import ast
 import copy
+import dis
 import json
 import re
 import subprocess
 import sys
 import tomllib
+import types
 from configparser import ConfigParser
 from importlib import import_module
 from importlib.metadata import distribution
@@ -476,3 +478,38 @@ def test_no_code_of_a_chapter_is_cut_off(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
     assert [line for line in lines if len(line) > 88] == []
+
+
+def reads_and_writes(source):
+    """The names that a cell reads before it has set them, and those that it sets."""
+    code = [line for line in source.splitlines() if not line.startswith(("%", "!"))]
+    reads, writes, bodies = set(), set(), [compile("\n".join(code), "cell", "exec")]
+    for body in bodies:  # that of the cell comes first
+        for step in dis.get_instructions(body):
+            if step.opname == "STORE_NAME":
+                writes.add(step.argval)
+            elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in writes:
+                reads.add(step.argval)
+        bodies += [part for part in body.co_consts if isinstance(part, types.CodeType)]
+    return reads, writes
+
+
+def hidden_changes(cells):
+    """Names of the lesson that a folded cell sets anew, and a later cell reads: `(cell, name)`."""
+    seen, changed = set(), {}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] != "code":
+            continue
+        reads, writes = reads_and_writes(notebooks.source(cell))
+        yield from ((number, name) for name in reads & changed.keys())
+        folded = {"hide-input", "remove-input", "hide-cell", "remove-cell"} & {*cell["metadata"].get("tags", ())}
+        changed = {name: n for name, n in changed.items() if name not in writes}
+        if folded:
+            changed |= {name: number for name in writes & seen}
+        else:
+            seen |= writes
+
+
+@pytest.mark.parametrize("path", notebooks.notebooks(notebooks.ROOT), ids=lambda path: path.stem)
+def test_a_folded_cell_changes_nothing_that_the_lesson_goes_on_with(path):
+    assert not [*hidden_changes(notebooks.read(path)["cells"])]
