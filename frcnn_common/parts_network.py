@@ -220,7 +220,7 @@ class FPN(nn.Module):
     output: a ModuleList of 3×3 convolutions that keep the size. All with biases.
     forward takes one tuple (c2, c3, c4, c5). Going down, each lateral map is added to
     the sum above it, enlarged to its size by nearest neighbors; then the output
-    convolutions. p6 is every second cell of p5. No ReLU.
+    convolutions. p6 is every second row and column of p5. No ReLU.
     Returns a list [p2, p3, p4, p5, p6] of [B, out_channels, H_l, W_l].
     """
 
@@ -308,11 +308,11 @@ _PYRAMID = Part(
     ),
     **MODULE,
     mistakes={
-        "p6 is missing: every second cell of p5, as the last of five levels.": (
+        "p6 is missing: every second row and column of p5, as the last of five levels.": (
             _fpn(end=lambda levels: levels[:-1])
         ),
-        "p6 is p5 itself: take every second cell.": _fpn(top=lambda p5: p5),
-        "p6 is a maximum over 2 × 2 cells: it should be every second cell as it is.": (
+        "p6 is p5 itself: take every second row and column.": _fpn(top=lambda p5: p5),
+        "p6 is a maximum over 2 × 2 cells: it should be every second row and column as it is.": (
             _fpn(top=lambda p5: F.max_pool2d(p5, 2, 2, ceil_mode=True))
         ),
         "The levels come in the wrong order: p2, the largest, comes first.": (

@@ -503,6 +503,7 @@ def hidden_changes(cells):
         reads, writes = reads_and_writes(notebooks.source(cell))
         yield from ((number, name) for name in reads & changed.keys())
         folded = {"hide-input", "remove-input", "hide-cell", "remove-cell"} & {*cell["metadata"].get("tags", ())}
+        folded = folded or notebooks.source(cell).startswith("#| touch")
         changed = {name: n for name, n in changed.items() if name not in writes}
         if folded:
             changed |= {name: number for name in writes & seen}
