@@ -23,8 +23,8 @@ def lr_factor(step, steps, warmup_steps):
     """The learning rate at a step as a share of its peak.
 
     step: 0 is the first one. steps: length of the run.
-    The first warmup_steps rise in a line from 1 / warmup_steps to 1; from there it
-    falls along half a cosine, which would reach 0 at `steps`.
+    Over the first warmup_steps it rises in a line from 1 / warmup_steps to 1, and from
+    there falls along half a cosine, which would reach 0 at `steps`.
     Returns a float in 0…1.
     """
     raise NotImplementedError
