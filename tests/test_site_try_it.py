@@ -151,7 +151,7 @@ def test_the_stages_show_what_the_library_computes(visit, detector):
     boxes, probabilities = (torch.tensor(values) for values in zip(*regions, strict=True))
     torch.testing.assert_close(boxes, proposals, atol=1e-2, rtol=0)
     torch.testing.assert_close(probabilities, logits.softmax(dim=1), atol=1e-4, rtol=0)
-    stage.root.get_by_role("button", name="later").click()
+    stage.root.get_by_role("button", name="next ones").click()
     best = probabilities[6:12].topk(3)
     names = ["no object", *detector.names[1:]]
     expected = [f"{names[n]} {p:.2f}" for ps, ns in zip(*best) for p, n in zip(ps.tolist(), ns.tolist())]
@@ -435,4 +435,4 @@ def test_its_scripts_are_short():
     for path in scripts:
         lines = path.read_text(encoding="utf-8").splitlines()
         assert len(lines) <= 150 and max(map(len, lines)) <= 120, path.name
-    assert len(scripts) == 8
+    assert len(scripts) == 11

@@ -97,12 +97,17 @@ def test_the_lock_names_a_hash_and_no_host(root):
 
 
 def test_everything_is_written_and_listed(tmp_path, registry, lock):
+    tmp_path /= "try"
+    (tmp_path / "onnxruntime-web-0.0.1").mkdir(parents=True)
+    (tmp_path / "scene-999.jpg").write_bytes(b"of an earlier list")
     try_it.main(tmp_path, lock)
+    folders = [path.name for path in tmp_path.iterdir() if path.is_dir()]
+    assert folders == [f"onnxruntime-web-{VERSION}"] and not (tmp_path / "scene-999.jpg").exists()
     files, data = (json.loads((tmp_path / name).read_text()) for name in ("files.json", "data.json"))
     for entry in files.values():
         assert "file" not in entry or entry["bytes"] == (tmp_path / entry["file"]).stat().st_size
     assert len(data["scenes"]) == 20 and len(data["magma"]) == 64
-    assert all(len(scene["boxes"]) == len(scene["names"]) for scene in data["scenes"])
+    assert all(scene["boxes"] for scene in data["scenes"])
     pictures = [entry["file"] for kind in ("scenes", "backgrounds", "glyphs") for entry in data[kind]]
     assert files["pictures"]["bytes"] == sum((tmp_path / name).stat().st_size for name in set(pictures))
     assert len(set(pictures)) == len(pictures)

@@ -1,12 +1,13 @@
 """Write what the page "Try it" loads when its reader asks for it: into _build/extra/try, which the site copies.
 
-python tools/try_it.py [FOLDER]             the graphs, scenes, glyphs and onnxruntime-web
+python tools/try_it.py                      the graphs, scenes, glyphs and onnxruntime-web
 python tools/try_it.py --picture PATH       the page's still picture
 
 onnxruntime-web is npm's. Its archive is fetched once and compared with the hash in tools/package-lock.json. If the
 registry cannot be reached, the page stays a picture, and one line says so.
 """
 
+import argparse
 import base64
 import hashlib
 import http.client
@@ -15,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import unicodedata
 import urllib.error
@@ -76,7 +76,7 @@ def fetch_runtime(folder, lock=LOCK):
 
 
 def write_scenes(folder):
-    """Validation scenes, to the byte as the data have them, and what is in them."""
+    """Validation scenes, to the byte as the data have them, and where things are in them."""
     from frcnn_common.constants import COCO_NAMES
     from frcnn_common.openmoji import draw_scene
 
@@ -86,7 +86,7 @@ def write_scenes(folder):
         (folder / f"scene-{number}.jpg").write_bytes(row["image"]["bytes"])
         names = [COCO_NAMES[label + 1] for label in row["objects"]["category"]]
         entry = {"file": f"scene-{number}.jpg", "name": f"scene {number}: {', '.join(dict.fromkeys(names))}"}
-        listed.append(entry | {"names": names, "boxes": row["objects"]["bbox"]})
+        listed.append(entry | {"boxes": row["objects"]["bbox"]})
     return listed
 
 
@@ -138,11 +138,17 @@ def colors():
 
 
 def main(folder=FOLDER, lock=LOCK):
-    """Write everything, and last `files.json`, the list of what the page loads: without it the page is a picture."""
-    folder = Path(folder)
+    """Write everything, and last `files.json`, the list of what the page loads: without it the page is a picture.
+
+    Of what an earlier run has left in the folder only onnxruntime-web stays, if it is the pinned one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "files.json"
-    files.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+        elif path.name != f"{PACKAGE}-{pinned(lock)[0]}":
+            shutil.rmtree(path)
     try:
         runtime = fetch_runtime(folder, lock)
     except (OSError, http.client.HTTPException) as error:
@@ -194,7 +200,7 @@ def draw_picture(path):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--picture"]:
-        draw_picture(*sys.argv[2:])
-    else:
-        main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Write what the page “Try it” loads, into _build/extra/try.")
+    parser.add_argument("--picture", metavar="PATH", help="draw the page's still picture instead")
+    path = parser.parse_args().picture
+    draw_picture(path) if path else main()

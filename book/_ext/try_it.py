@@ -11,8 +11,10 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 SHARED = ("figures/touch", "figures/boxes")
-SCRIPTS = tuple(f"try/{n}" for n in ("pixels", "detect", "load", "stack", "scene", "stages", "palette", "page"))
+PARTS = "pixels", "detect", "load", "stack", "glyphs", "scene", "stages", "pictures", "palette", "live", "page"
+SCRIPTS = tuple(f"try/{name}" for name in PARTS)
 MISSING = "This copy of the site was built without the detector, because npm's registry could not be reached."
+SCRIPTLESS = "The detector runs by JavaScript, which this browser does not have or has switched off."
 
 
 class TryIt(SphinxDirective):
@@ -24,6 +26,7 @@ class TryIt(SphinxDirective):
         base = "../" * self.env.docname.count("/") + "try/"
         data = json.dumps({"base": base, "files": json.loads(listed.read_text(encoding="utf-8"))})
         html = f'<div id="detector" class="touch-stage" hidden><script type="application/json">{data}</script></div>'
+        html += f"<noscript><p>{SCRIPTLESS}</p></noscript>"
         return [nodes.raw("", html, format="html", classes=["try-it"])]
 
 

@@ -7,15 +7,20 @@ Object.assign(touch, {
     // Within SVG, Chromium heeds no `touch-action`: without this the page would take the finger's way for itself.
     element.addEventListener("touchstart", (event) => event.preventDefault(), {passive: false});
     element.addEventListener("pointerdown", (down) => {
+      if (down.button || !down.isPrimary) return; // the first finger, or the first button of a mouse
       const svg = element.ownerSVGElement;
       const scale = svg.viewBox.baseVal.width / svg.getBoundingClientRect().width;
       const from = start(down);
       const way = (event) => [event.clientX - down.clientX, event.clientY - down.clientY].map((part) => part * scale);
-      const follow = (event) => move(...way(event), from);
+      const follow = (event) => { if (event.pointerId === down.pointerId) move(...way(event), from); };
+      const end = ({pointerId}) => {
+        if (pointerId !== down.pointerId) return;
+        element.removeEventListener("pointermove", follow);
+        element.removeEventListener("lostpointercapture", end);
+      };
       element.setPointerCapture(down.pointerId);
       element.addEventListener("pointermove", follow);
-      const end = () => element.removeEventListener("pointermove", follow);
-      element.addEventListener("lostpointercapture", end, {once: true});
+      element.addEventListener("lostpointercapture", end);
       element.focus({preventScroll: true});
       down.preventDefault();
     });

@@ -3,6 +3,7 @@
 
 touch.figure("cut", (stage, {pictures, sides, names, truth, found, kind, score, threshold}) => {
   let list, rank = Infinity;
+  const offered = [...names.keys()].filter((k) => truth[k].some((boxes) => boxes.length)); // no object, no recall
   const grid = touch.make(stage, "div", {class: "touch-scenes"});
   const scenes = pictures.map((picture, n) => {
     const [width, height] = sides[n];
@@ -10,22 +11,24 @@ touch.figure("cut", (stage, {pictures, sides, names, truth, found, kind, score, 
     touch.make(svg, "image", {href: picture, width, height});
     const look = {class: "touch-number", style: `font-size: ${width / 12}px`};
     touch.make(svg, "text", {x: width / 50, y: width / 11, ...look}, String(n + 1));
+    svg.setAttribute("role", "img");
     return touch.make(svg, "g");
   });
 
   const panel = touch.make(stage, "div", {class: "touch-side"});
   const words = (value) => (+value).toFixed(2);
-  const which = {label: "class", min: 0, max: names.length - 1, step: 1, value: kind, say: (k) => names[k]};
-  touch.slider(panel, {...which, act: (value) => { kind = value; choose(); }});
+  const which = {label: "class", min: 0, max: offered.length - 1, step: 1, say: (k) => names[offered[k]]};
+  kind = offered.includes(kind) ? kind : offered[0];
+  touch.slider(panel, {...which, value: offered.indexOf(kind), act: (k) => { kind = offered[k]; choose(); }});
   const least = {label: "score above", min: 0.05, max: 0.95, step: 0.05, value: score, say: words};
   touch.slider(panel, {...least, act: (value) => { score = value; choose(); }});
-  const most = {label: "suppress above", min: 0.1, max: 1, step: 0.05, value: threshold, say: words};
+  const most = {label: "overlap above", min: 0.1, max: 1, step: 0.05, value: threshold, say: words};
   touch.slider(panel, {...most, act: (value) => { threshold = value; choose(); }});
   const walker = touch.slider(panel, {label: "rank", min: 0, max: 1, step: 1, value: 0, act: (value) => {
     rank = value === list.length ? Infinity : value;
     show();
   }});
-  const write = touch.readings(panel, ["detection", "precision", "recall", "AP"]);
+  const write = touch.readings(panel, ["detection", "precision", "recall", "AP50"]);
   const draw = touch.ranking(touch.panel(stage, 340, 300, "Precision against recall"));
   const announce = touch.announcer(stage);
 
@@ -64,19 +67,26 @@ touch.figure("cut", (stage, {pictures, sides, names, truth, found, kind, score, 
       const look = k < walked ? (hit ? "kept" : "wrong") : "waiting";
       frame(scene, box, `touch-frame ${look}${k === walked - 1 && walked < list.length ? " now" : ""}`);
     });
+    scenes.forEach((group, n) => {
+      const [good, all] = [".kept", ":is(.kept, .wrong)"].map((look) => group.querySelectorAll(look).length);
+      group.parentNode.setAttribute("aria-label", `Scene ${n + 1}: ${good} right, ${all - good} wrong`);
+    });
     const {right, ap} = draw(list.slice(0, walked).map(({hit}) => hit), objects);
-    const verdict = last ? `${walked} of ${list.length}: ${last.score.toFixed(2)}, ${last.hit ? "right" : "wrong"}, ` +
-      `in scene ${last.scene + 1}` : `none of ${list.length} yet`;
+    const none = list.length ? `none of ${list.length} yet` : "none";
+    const verdict = last ? `${walked} of ${list.length}: score ${last.score.toFixed(2)}, ` +
+      `${last.hit ? "right" : "wrong"}, in scene ${last.scene + 1}` : none;
     write("detection", verdict);
     write("precision", walked ? `${right}/${walked} = ${(right / walked).toFixed(2)}` : "none yet");
     write("recall", `${right}/${objects} = ${(right / objects).toFixed(2)}`);
-    write("AP", ap.toFixed(4));
-    announce(`${names[kind]}: ${walked} of ${list.length} detections, ${right} right, AP ${ap.toFixed(2)}`);
+    write("AP50", ap.toFixed(4));
+    announce(`${names[kind]}: ${walked} of ${list.length} detections, ${right} right, AP50 ${ap.toFixed(2)}`);
   }
 
-  const hint = "Dotted: the objects of the class. A green box takes one, by an IoU of at least 0.5; a red one takes " +
-    "none, for its object is taken already, or there is none. White ones come after the rank. In the chart, dashed " +
-    "is the walk down the list, solid the best precision there or later; AP is the mean of its heights.";
+  const hint = "Dotted: the objects of the class. A green box takes one, by an IoU of at least 0.5; a dashed red one " +
+    "takes none: its object is taken already, or overlaps it by less than 0.5, or does not exist. White ones are " +
+    "further down the list than the rank. The second threshold is between two boxes, not between a box and an " +
+    "object. In the chart, dashed is the walk down the list, solid the best precision there or later; AP50 is the " +
+    "mean of its heights.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   choose();
 });

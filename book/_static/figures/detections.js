@@ -49,7 +49,7 @@ touch.figure("detections", (stage, {picture, side, truth, moments, steps, ap50, 
     announce(`${name}: ${found} of ${truth.boxes.length} objects found, ${wrong} wrong boxes`);
   }
 
-  const hint = "Green boxes find an object (dotted), red ones find none: their class or their place " +
+  const hint = "Green boxes find an object (dotted), dashed red ones find none: their class or their place " +
     "is wrong. A second box on the same object is green, too.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();

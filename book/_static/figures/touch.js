@@ -56,7 +56,7 @@ const touch = {
     const row = touch.make(parent, "label", {class: "touch-slider"});
     const name = touch.make(row, "span", {}, label);
     const input = touch.make(row, "input", {type: "range", min, max, step, value});
-    const output = touch.make(row, "span", {class: "value"});
+    const output = touch.make(row, "span", {class: "value", "aria-hidden": true}); // the value text says it
     const set = (next) => {
       input.value = next;
       output.textContent = say(next);
@@ -74,11 +74,18 @@ const touch = {
     return (name, text) => { places[names.indexOf(name)].textContent = text; };
   },
 
-  /** What a screen reader hears once the reader's hand rests. */
-  announcer(stage) {
+  /** What a screen reader hears once the reader's hand rests; nothing before it has touched the stage. */
+  announcer(stage, touched = false) {
     const region = touch.make(stage, "p", {class: "touch-said", "aria-live": "polite"});
+    for (const kind of ["input", "keydown", "pointerdown", "click"]) {
+      stage.addEventListener(kind, () => { touched = true; }, {capture: true, once: true});
+    }
     let timer;
-    return (text) => { clearTimeout(timer); timer = setTimeout(() => { region.textContent = text; }, 500); };
+    return (text) => {
+      clearTimeout(timer);
+      if (!touched) return;
+      timer = setTimeout(() => { if (region.textContent !== text) region.textContent = text; }, 500);
+    };
   },
 
   /** A chart of precision against recall; the function that comes back draws it down a list, and returns AP. */

@@ -2,6 +2,8 @@
 "use strict";
 
 Object.assign(tryIt, {
+  parts: {}, // what has arrived: a second try needs the others alone
+
   /** Why it cannot run here, or nothing. */
   obstacle() {
     if (location.protocol === "file:") {
@@ -14,9 +16,14 @@ Object.assign(tryIt, {
     return "";
   },
 
+  /** What a promise of something from the site brings; its error is known as one of a part that is `missing`. */
+  arrival(promise) {
+    return promise.catch((error) => { throw Object.assign(error, {missing: true}); });
+  },
+
   /** The bytes of a file; `tell` hears of each part. */
-  async fetch(url, tell) {
-    const answer = await fetch(url);
+  async fetch(url, tell, signal) {
+    const answer = await fetch(url, {signal});
     if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
     const parts = [], reader = answer.body.getReader();
     for (;;) {
@@ -28,38 +35,43 @@ Object.assign(tryIt, {
   },
 
   script(url) {
-    return new Promise((resolve, reject) => {
+    return tryIt.arrival(new Promise((resolve, reject) => {
       const element = Object.assign(document.createElement("script"), {src: url, onload: resolve});
       element.onerror = () => reject(new Error(`${url} cannot be loaded`));
       document.head.append(element);
-    });
+    }));
   },
 
   /** A picture of the site, decoded. */
   image(file) {
-    return new Promise((resolve, reject) => {
+    return tryIt.arrival(new Promise((resolve, reject) => {
       const image = Object.assign(new Image(), {onload: () => resolve(image), src: new URL(file, tryIt.base).href});
       image.onerror = () => reject(new Error(`${file} cannot be loaded`));
-    });
+    }));
   },
 
   /** Load everything that `files` names, relative to `base`; `tell(share)` hears how far it is. */
   async load(base, files, tell) {
+    if (tryIt.graphs) return;
     tryIt.base = new URL(base, location.href);
-    const url = (kind) => new URL(files[kind].file, tryIt.base).href;
-    const kinds = ["wasm", "picture", "regions", "data"];
+    const {parts} = tryIt, url = (kind) => new URL(files[kind].file, tryIt.base).href;
+    const kinds = ["wasm", "glue", "picture", "regions", "data"], stop = new AbortController();
     const total = kinds.reduce((sum, kind) => sum + files[kind].bytes, 0);
-    let loaded = 0;
+    let loaded = kinds.reduce((sum, kind) => sum + (parts[kind]?.length ?? 0), 0);
     const part = (length) => tell(Math.min((loaded += length) / total, 1));
-    const [wasm, picture, regions, data] = await Promise.all(kinds.map((kind) => tryIt.fetch(url(kind), part)));
-    tryIt.data = JSON.parse(new TextDecoder().decode(data));
+    const fetched = kinds.map(async (kind) => { parts[kind] ??= await tryIt.fetch(url(kind), part, stop.signal); });
+    await tryIt.arrival(Promise.all(fetched)).catch((error) => { stop.abort(); throw error; });
+    tryIt.data = JSON.parse(new TextDecoder().decode(parts.data));
     tryIt.settings = tryIt.data.detector;
-    await tryIt.script(url("script"));
+    if (!window.ort) await tryIt.script(url("script"));
     tryIt.ort = window.ort;
     Object.assign(tryIt.ort.env.wasm, {
-      wasmBinary: wasm.buffer, wasmPaths: {mjs: url("glue")}, numThreads: 1, // more would need headers of the server's
+      wasmBinary: parts.wasm.buffer, wasmPaths: {mjs: url("glue")},
+      numThreads: 1, // more would need headers of the server's
+      proxy: true, // in a worker: the page's own thread follows the reader's hand
     });
-    const create = (bytes) => tryIt.ort.InferenceSession.create(bytes, {executionProviders: ["wasm"]});
-    tryIt.graphs = {picture: await create(picture), regions: await create(regions)};
+    const create = (bytes) => tryIt.ort.InferenceSession.create(bytes.slice(), {executionProviders: ["wasm"]});
+    tryIt.graphs = {picture: await create(parts.picture), regions: await create(parts.regions)};
+    tryIt.parts = {};
   },
 });

@@ -1,4 +1,4 @@
-/* A picture with a drawing over it, and boxes in that drawing. */
+/* A picture with a drawing over it, and boxes in that drawing; buttons and links. */
 "use strict";
 
 Object.assign(tryIt, {
@@ -7,7 +7,7 @@ Object.assign(tryIt, {
     const stack = {root: touch.make(parent, "div", {class: "try-stack"})};
     stack.canvas = touch.make(stack.root, "canvas", {role: "img", "aria-label": label});
     stack.context = stack.canvas.getContext("2d", {willReadFrequently: true});
-    stack.svg = touch.make(stack.root, "svg", {class: "touch-panel", role: "group", "aria-label": `${label}: boxes`});
+    stack.svg = touch.make(stack.root, "svg", {class: "touch-panel", "aria-hidden": true});
     stack.fit = (width, height) => {
       const wide = Math.min(480, 360 * width / height), high = wide * height / width; // about as many as pixels
       Object.assign(stack.canvas, {width, height});
@@ -47,8 +47,21 @@ Object.assign(tryIt, {
     const hint = touch.make(parent, "p", {class: "touch-hint"});
     text.split(/\[(.+?)\]/).forEach((part, k) => {
       const [words, term = words] = part.split("|"), href = `glossary.html#term-${term.replaceAll(" ", "-")}`;
-      k % 2 ? touch.make(hint, "a", {href}, words) : hint.append(part);
+      k % 2 ? tryIt.link(hint, href, words) : hint.append(part);
     });
     return hint;
+  },
+
+  /** A link that leaves the reader's scene where it is. */
+  link(parent, href, words) {
+    const link = touch.make(parent, "a", {href, target: "_blank", rel: "noopener"}, words);
+    touch.make(link, "span", {class: "touch-said"}, " (opens a new tab)");
+  },
+
+  /** A button. `allow` switches it on and off; off, it keeps the focus and does nothing. */
+  button(parent, name, act) {
+    const button = touch.make(parent, "button", {type: "button"}, name);
+    button.addEventListener("click", () => { if (button.getAttribute("aria-disabled") !== "true") act(); });
+    return {allow: (yes) => touch.set(button, {"aria-disabled": !yes})};
   },
 });

@@ -9,7 +9,7 @@ Object.assign(tryIt, {
     const stage = touch.make(parent, "section", {class: "try-stage"});
     touch.make(stage, "h2", {}, title);
     const more = touch.make(stage, "p", {class: "touch-hint"});
-    touch.make(more, "a", {href: `../nbs/chapters/${href}.html`}, chapter);
+    tryIt.link(more, `../nbs/chapters/${href}.html`, chapter);
     return stage;
   },
 
@@ -53,18 +53,24 @@ Object.assign(tryIt, {
     const stage = tryIt.stage(parent, "The best proposals", "Chapter 3: from anchors to proposals", "03_rpn");
     const stack = tryIt.stack(stage, "proposals"), group = touch.make(stack.svg, "g");
     const most = tryIt.settings.post_nms, count = (notch) => Math.max(notch, Math.round(most * (notch / 40) ** 2));
-    for (const [label, name, value] of [["proposals drawn", "drawn", 16], ["proposals used", "used", 40]]) {
+    const there = {drawn: most, used: most}; // how many there are to draw and to use
+    const sliders = [["proposals drawn", "drawn", 16], ["proposals used", "used", 40]].map(([label, name, value]) => {
       const act = (notch) => { state[name] = count(notch); show(); };
-      touch.slider(stage, {label, min: 1, max: 40, step: 1, value, say: (notch) => `${count(notch)}`, act});
+      const say = (notch) => (count(notch) > there[name] ? `all ${there[name]}` : `${count(notch)}`);
       state[name] = count(value);
-    }
+      return touch.slider(stage, {label, min: 1, max: 40, step: 1, value, say, act});
+    });
     tryIt.hint(stage, "The boxes of highest [objectness], in the colors of their [levels|level]. The second network " +
       `gets the [proposals|proposal] that are used and no others. In the library these are the best ${most}.`);
-    return ({canvas, regions}) => {
+    return ({canvas, proposals, regions}) => {
+      const drawn = regions.slice(0, state.drawn);
+      Object.assign(there, {drawn: regions.length, used: proposals.length});
+      for (const {set, input} of sliders) set(+input.value);
       stack.fit(canvas.width, canvas.height);
       stack.context.drawImage(canvas, 0, 0);
+      touch.set(stack.canvas, {"aria-label": `proposals: the best ${drawn.length} over the scene`});
       const look = ({level}) => ({frame: `touch-frame try-proposal try-p${level}`});
-      tryIt.frames(group, stack.view, tryIt.sides(canvas), regions.slice(0, state.drawn), look);
+      tryIt.frames(group, stack.view, tryIt.sides(canvas), drawn, look);
     };
   },
 
@@ -74,14 +80,13 @@ Object.assign(tryIt, {
     const list = touch.make(stage, "ol", {class: "try-regions"}), row = touch.make(stage, "div", {class: "touch-row"});
     let first = 0, last;
     const step = (by) => { first += by; show(last); };
-    const [back, on] = [["earlier", -tryIt.SHOWN], ["later", tryIt.SHOWN]].map(([name, by]) => {
-      const button = touch.make(row, "button", {type: "button"}, name);
-      button.addEventListener("click", () => step(by));
-      return button;
+    const [back, on] = [["better ones", -tryIt.SHOWN], ["next ones", tryIt.SHOWN]].map(([name, by]) => {
+      return tryIt.button(row, name, () => step(by));
     });
     const ranks = touch.make(row, "span");
     tryIt.hint(stage, "The [proposals|proposal] that are used, by falling [objectness]. Whatever its shape, each one " +
-      "is read in [7 × 7 bins|ROIAlign]. The bars are the three most probable classes.");
+      "is read in [7 × 7 bins|ROIAlign], not from these pixels but from one [level] of the feature " +
+      "pyramid. The bars are the three most probable classes.");
 
     function show(found) {
       last = found;
@@ -105,8 +110,10 @@ Object.assign(tryIt, {
           bar.style.setProperty("--share", `${(100 * share).toFixed(1)}%`);
         }
       });
-      ranks.textContent = `${first + 1} to ${Math.min(first + tryIt.SHOWN, regions.length)} of ${regions.length}`;
-      [back.disabled, on.disabled] = [!first, first + tryIt.SHOWN >= regions.length];
+      const end = Math.min(first + tryIt.SHOWN, regions.length);
+      ranks.textContent = end ? `${first + 1} to ${end} of ${regions.length}` : "none";
+      back.allow(first);
+      on.allow(end < regions.length);
     }
     return show;
   },
@@ -114,7 +121,7 @@ Object.assign(tryIt, {
   /** Detections before and after suppression. */
   detections(parent, state, show) {
     const stage = tryIt.stage(parent, "One box for each thing", "Chapter 6: detections", "06_inference");
-    const stack = tryIt.stack(stage, "detections before suppression"), group = touch.make(stack.svg, "g");
+    const stack = tryIt.stack(stage, "detections"), group = touch.make(stack.svg, "g");
     for (const [label, name] of [["lowest score", "score"], ["largest overlap", "overlap"]]) {
       const range = {min: 0.05, max: 0.95, step: 0.05, value: state[name], say: (value) => value.toFixed(2)};
       touch.slider(stage, {label, ...range, act: (value) => { state[name] = value; show(); }});
@@ -128,6 +135,9 @@ Object.assign(tryIt, {
       stack.context.drawImage(canvas, 0, 0);
       const look = (one) => ({frame: `touch-frame ${one.by ? "dropped" : "kept"}`});
       tryIt.frames(group, stack.view, tryIt.sides(canvas), before, look);
+      const dropped = before.length - kept.length;
+      const label = `detections: ${dropped} dashed, before suppression alone, ${kept.length} solid, after it, too`;
+      touch.set(stack.canvas, {"aria-label": label});
       write(names[0], `${before.length}`);
       write(names[1], `${kept.length}`);
     };
