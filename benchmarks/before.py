@@ -145,7 +145,7 @@ def _backbone_forms(first, backbone, images, fold, layout):
     }
     for a, b in zip(*(form() for form in work.values()), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
-    return Sides(work, {"input": list(images.shape), "layout of the library": str(layout).removeprefix("torch.")})
+    return Sides(work, {"input": list(images.shape), "layout before": str(layout).removeprefix("torch.")})
 
 
 def batch_norm():
