@@ -185,6 +185,8 @@ def test_every_slider_changes_what_it_should(visit):
     assert frames.count() == 2 and stage.root.locator(".try-regions li").count() == 6
     stage.press(used, "Home")
     assert frames.count() == 1 and stage.root.locator(".try-regions li").count() == 1
+    assert drawn.get_attribute("aria-valuetext") == "all 1"
+    assert stage.root.get_by_role("img", name="proposals: the best 1 over the scene").count() == 1
     assert len(stage.found()["kept"]) <= 1
 
 
@@ -233,7 +235,11 @@ def test_glyphs_come_by_click_by_mouse_and_by_arrow_keys(visit, detector):
     stage.drag(banana, scene["x"] + scene["width"] / 4 - x, scene["y"] + scene["height"] * 0.75 - y)
     assert stage.glyph(4)[:3] == ["banana", 80, 180]
     stage.drag(banana, 60, 3)  # dropped beside the scene
-    assert stage.glyphs.count() == 5
+    stage.page.mouse.move(x, y)
+    stage.page.mouse.down(button="right")
+    stage.page.mouse.up(button="right")
+    stage.page.mouse.move(x + 60, y)
+    assert stage.glyphs.count() == 5 and stage.page.locator(".try-ghost").count() == 0
     stage.press(stage.root.locator(".try-glyphs button").first, "ArrowRight", "ArrowRight", "Enter")
     assert stage.glyph(5)[0] == "car"
     assert stage.agrees(detector, 0.5)
@@ -261,7 +267,8 @@ def test_limits_and_nothing_chosen(visit):
 
 def test_a_thing_that_has_the_focus_can_be_moved_when_none_is_chosen(visit):
     stage = Stage(visit())
-    deselect = "document.querySelector('.try-scene svg').dispatchEvent(new PointerEvent('pointerdown'))"
+    touch = "new PointerEvent('pointerdown', {isPrimary: true})"
+    deselect = f"document.querySelector('.try-scene svg').dispatchEvent({touch})"
     stage.drag(stage.glyphs.nth(1).locator(".face"), 10, 10)
     stage.page.evaluate(deselect)
     before = stage.glyph(1)

@@ -55,7 +55,7 @@ Object.assign(tryIt, {
     const button = touch.make(parent, "button", {type: "button"}, "take a picture of your own");
     const look = {type: "file", accept: "image/*", hidden: "", "aria-label": "a file of your own"};
     const input = touch.make(parent, "input", look);
-    touch.make(parent, "span", {class: "try-or"}, "or drop one here");
+    touch.make(parent, "span", {}, "or drop one here");
     button.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
       if (input.files[0]) act(input.files[0]);
