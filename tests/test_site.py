@@ -855,16 +855,12 @@ def test_a_second_finger_and_the_other_buttons_of_a_mouse_move_nothing(touch):
     before, place = figure.boxes(), face.bounding_box()
     one, two = ({"x": place["x"] + by, "y": place["y"] + by, "id": by} for by in (50, 70))
     hand = figure.page.context.new_cdp_session(figure.page)
-    for kind, points in (
-        ("touchStart", [one]),
-        ("touchStart", [one, two]),
-        ("touchMove", [one, {**two, "x": two["x"] + 40}]),
-        ("touchEnd", [one]),
-    ):
+    away = [{**finger, "x": finger["x"] + 40} for finger in (one, two)]
+    for kind, points in (("touchStart", [one]), ("touchStart", [one, two]), ("touchMove", [one, away[1]])):
         hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     assert torch.equal(figure.boxes(), before)
-    hand.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{**one, "x": one["x"] + 40}]})
-    hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    for kind, points in (("touchMove", away), ("touchEnd", [])):
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     moved = figure.boxes()
     assert moved[1, 0] > before[1, 0]
     figure.page.mouse.move(one["x"] + 40, one["y"])
