@@ -26,6 +26,8 @@ FOUND = """async () => {
     const row = one => [one.score, one.label, ...one.box.map((value, k) => value * sides[k % 2])]
     return {kept: kept.map(row), before: before.map(row), time, size: [canvas.width, canvas.height]}
 }"""
+FAIL = "void ([tryIt.right, tryIt.look] = [tryIt.look, () => Promise.reject(new Error('no memory'))])"
+MEND = "void (tryIt.look = tryIt.right)"
 EMPTY_MODULE = "WebAssembly.compile(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])).then(() => true, () => false)"
 
 
@@ -183,6 +185,8 @@ def test_every_slider_changes_what_it_should(visit):
     assert frames.count() == 2 and stage.root.locator(".try-regions li").count() == 6
     stage.press(used, "Home")
     assert frames.count() == 1 and stage.root.locator(".try-regions li").count() == 1
+    assert drawn.get_attribute("aria-valuetext") == "all 1"
+    assert stage.root.get_by_role("img", name="proposals: the best 1 over the scene").count() == 1
     assert len(stage.found()["kept"]) <= 1
 
 
@@ -231,7 +235,11 @@ def test_glyphs_come_by_click_by_mouse_and_by_arrow_keys(visit, detector):
     stage.drag(banana, scene["x"] + scene["width"] / 4 - x, scene["y"] + scene["height"] * 0.75 - y)
     assert stage.glyph(4)[:3] == ["banana", 80, 180]
     stage.drag(banana, 60, 3)  # dropped beside the scene
-    assert stage.glyphs.count() == 5
+    stage.page.mouse.move(x, y)
+    stage.page.mouse.down(button="right")
+    stage.page.mouse.up(button="right")
+    stage.page.mouse.move(x + 60, y)
+    assert stage.glyphs.count() == 5 and stage.page.locator(".try-ghost").count() == 0
     stage.press(stage.root.locator(".try-glyphs button").first, "ArrowRight", "ArrowRight", "Enter")
     assert stage.glyph(5)[0] == "car"
     assert stage.agrees(detector, 0.5)
@@ -255,6 +263,53 @@ def test_limits_and_nothing_chosen(visit):
         assert stage.glyph(3)[3] == side and other.is_enabled()
     stage.root.locator(".try-scene svg").click(position={"x": 5, "y": 5})
     assert larger.is_disabled() and not stage.root.locator(".try-scene .spot").is_visible()
+
+
+def test_a_thing_that_has_the_focus_can_be_moved_when_none_is_chosen(visit):
+    stage = Stage(visit())
+    touch = "new PointerEvent('pointerdown', {isPrimary: true})"
+    deselect = f"document.querySelector('.try-scene svg').dispatchEvent({touch})"
+    stage.drag(stage.glyphs.nth(1).locator(".face"), 10, 10)
+    stage.page.evaluate(deselect)
+    before = stage.glyph(1)
+    stage.drag(stage.glyphs.nth(1).locator(".face"), 20, 0)
+    assert stage.glyph(1)[1] > before[1]
+    stage.page.evaluate(deselect)
+    stage.press(stage.glyphs.nth(1), "ArrowDown")
+    assert stage.glyph(1)[2] == before[2] + 4
+    stage.page.evaluate(deselect)
+    stage.press(stage.glyphs.nth(1), "Delete")
+    assert [stage.glyph(n)[0] for n in range(3)] == ["elephant", "teddy bear", "robot face"]
+
+
+def test_the_keyboard_keeps_its_place(visit):
+    stage = Stage(visit())
+    picture, label = stage.page.get_by_label("picture"), "document.activeElement.ariaLabel"
+    for background in ("1", "2", "3"):
+        stage.page.keyboard.press("ArrowDown") if background != "1" else stage.press(picture, "ArrowDown")
+        stage.found()
+        assert picture.input_value() == background
+    assert [stage.glyph(n)[0] for n in range(4)] == STARTED
+    stage.press(stage.root.get_by_role("button", name="add: cake"), "Enter")
+    assert stage.page.evaluate(label) == "add: cake"
+    front = stage.root.get_by_role("button", name="to the front")
+    stage.press(stage.glyphs.nth(0), "ArrowUp")
+    stage.press(front, "Enter")
+    assert front.evaluate("one => one === document.activeElement")
+    stage.press(stage.glyphs.nth(0), "Delete")
+    assert stage.page.evaluate(label).startswith("elephant: x ")
+
+
+def test_the_handle_is_never_cut_off(visit):
+    stage = Stage(visit())
+    larger, spot = stage.root.get_by_role("button", name="larger"), stage.root.locator(".try-scene .dot")
+    stage.press(stage.glyphs.nth(1), *["ArrowRight"] * 30)
+    scene = stage.root.locator(".try-scene svg").bounding_box()
+    while larger.is_enabled():
+        dot = spot.bounding_box()
+        assert dot["x"] > scene["x"] - 1 and dot["x"] + dot["width"] < scene["x"] + scene["width"] + 1
+        assert dot["y"] > scene["y"] - 1 and dot["y"] + dot["height"] < scene["y"] + scene["height"] + 1
+        larger.click()
 
 
 def test_it_answers_while_the_hand_moves(visit):
@@ -374,6 +429,71 @@ def test_a_picture_is_dropped(visit, detector):
     assert stage.root.locator(".try-stack").evaluate_all("all => Math.max(...all.map(one => one.clientHeight))") <= 630
 
 
+def test_each_picture_keeps_what_is_put_on_it(visit):
+    stage = Stage(visit())
+    picture, places = stage.page.get_by_label("picture"), [stage.glyph(n) for n in range(4)]
+    picture.select_option(index=8)
+    stage.root.get_by_role("button", name="add: cake").click()
+    assert stage.glyphs.count() == 1
+    picture.select_option(index=2)
+    assert stage.found() and [stage.glyph(n) for n in range(stage.glyphs.count())] == places
+    picture.select_option(index=8)
+    assert stage.found() and stage.glyph(0)[0] == "cake" and stage.glyphs.count() == 1
+    stage.press(stage.page.get_by_label("lowest score"), "Home")
+    stage.root.get_by_role("button", name="start again").click()
+    assert stage.found() and [stage.glyph(n) for n in range(stage.glyphs.count())] == places
+    assert stage.page.get_by_label("lowest score").input_value() == "0.5"
+    picture.select_option(index=8)
+    assert stage.found() and stage.glyphs.count() == 0
+
+
+def test_a_picture_with_transparency_lies_on_white_and_keeps_no_trail(visit):
+    stage, file = Stage(visit()), io.BytesIO()
+    Image.new("RGBA", (300, 200), (200, 0, 0, 0)).save(file, "PNG")
+    picture = {"name": "clear.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    stage.page.locator("input[type=file]").set_input_files(picture)
+    assert stage.found()["size"] == [300, 200] and stage.picture().getextrema() == ((255, 255),) * 3
+    stage.root.get_by_role("button", name="add: cake").click()
+    stage.press(stage.glyphs.first, *["ArrowRight"] * 9, "Delete")
+    assert stage.picture().getextrema() == ((255, 255),) * 3
+
+
+def test_the_last_picture_that_is_asked_for_is_shown(visit):
+    stage = Stage(visit())
+    scenes, held = json.loads((FILES.parent / "data.json").read_text())["scenes"], []
+    picture = stage.page.get_by_label("picture")
+    stage.page.route(f"**/{scenes[2]['file']}", lambda route: held.append(route))
+    picture.select_option(label=scenes[2]["name"])
+    picture.select_option(label=scenes[5]["name"])
+    stage.found()
+    with stage.page.expect_response(f"**/{scenes[2]['file']}"):
+        held[0].continue_()
+    stage.found()
+    np.testing.assert_array_equal(stage.picture(), Image.open(FILES.parent / scenes[5]["file"]).convert("RGB"))
+    assert picture.locator("option:checked").text_content() == scenes[5]["name"]
+
+
+def test_what_goes_wrong_later_is_said(server, browser, visit):
+    visit()
+    page = browser.new_page()
+    page.goto(f"{server}/book/try_it.html")
+    stage, complaint = Stage(page), page.locator(".try-complaint")
+    picture = page.get_by_label("picture")
+    page.route("**/background-3.jpg", lambda route: route.abort())
+    picture.select_option(label="background 3")
+    stage.found()
+    assert "“background 3” did not arrive" in complaint.text_content() and picture.input_value() == "0"
+    page.evaluate(FAIL)
+    stage.press(stage.glyphs.first, "ArrowLeft")
+    stage.found()
+    assert "has not answered" in complaint.text_content() and "no memory" in complaint.text_content()
+    page.evaluate(MEND)
+    stage.press(stage.glyphs.first, "ArrowLeft")
+    stage.found()
+    assert not complaint.text_content()
+    page.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_a_phone_and_every_control_has_a_name(visit, theme):
     page = visit(theme, width=390)
@@ -404,6 +524,21 @@ def test_a_load_that_fails_can_be_tried_again(server, browser, visit):
     page.close()
 
 
+def test_where_it_cannot_run_it_says_so_and_leaves_nothing_behind(server, browser, visit):
+    visit()
+    page = browser.new_page()
+    page.goto(f"{server}/book/try_it.html")
+    page.evaluate(FAIL)
+    page.get_by_role("button", name=re.compile("Load the detector")).click()
+    page.get_by_text("The detector cannot run in this browser: no memory").wait_for()
+    assert page.locator("#detector > div, #detector progress").count() == 0
+    page.evaluate(MEND)
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#fig-try-it.live").wait_for(state="attached")
+    assert page.locator(".try-stages").count() == 1
+    page.close()
+
+
 def test_without_webassembly_it_says_so(server, browser, visit):
     visit()
     page = browser.new_page()
@@ -427,6 +562,7 @@ def test_without_scripts_it_is_words_and_a_picture(server, browser, pages):
     page = browser.new_page(java_script_enabled=False)
     page.goto(f"{server}/book/try_it.html")
     assert page.locator("#fig-try-it img").is_visible() and not page.locator("#detector:visible").count()
+    assert ("<noscript><p>The detector runs by JavaScript" in pages["book/try_it"].html) == FILES.exists()
     page.close()
 
 

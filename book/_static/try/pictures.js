@@ -53,9 +53,9 @@ Object.assign(tryIt, {
   /** A button for a file, and the whole detector as a place to drop one. */
   ownPicture(parent, root, act, complain) {
     const button = touch.make(parent, "button", {type: "button"}, "take a picture of your own");
-    const look = {type: "file", accept: "image/*", hidden: "", "aria-label": "a picture of your own"};
+    const look = {type: "file", accept: "image/*", hidden: "", "aria-label": "a file of your own"};
     const input = touch.make(parent, "input", look);
-    touch.make(parent, "span", {class: "try-or"}, "or drop one here");
+    touch.make(parent, "span", {}, "or drop one here");
     button.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
       if (input.files[0]) act(input.files[0]);

@@ -24,7 +24,7 @@ Object.assign(tryIt, {
     };
     const buttons = Object.entries(acts).map(([name, act]) => tryIt.button(row, name, act));
 
-    svg.addEventListener("pointerdown", ({target}) => { if (target === svg) choose(null); });
+    svg.addEventListener("pointerdown", ({target, isPrimary}) => { if (target === svg && isPrimary) choose(null); });
 
     const longest = () => Math.max(canvas.width, canvas.height);
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);

@@ -136,7 +136,7 @@ Object.assign(tryIt, {
       const look = (one) => ({frame: `touch-frame ${one.by ? "dropped" : "kept"}`});
       tryIt.frames(group, stack.view, tryIt.sides(canvas), before, look);
       const dropped = before.length - kept.length;
-      const label = `detections: ${dropped} dashed, before suppression alone, ${kept.length} solid, after it, too`;
+      const label = `detections: ${dropped} dashed, dropped by suppression, ${kept.length} solid, kept`;
       touch.set(stack.canvas, {"aria-label": label});
       write(names[0], `${before.length}`);
       write(names[1], `${kept.length}`);
