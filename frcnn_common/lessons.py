@@ -108,7 +108,7 @@ _FOREIGN = tuple(
 )
 _KINDS = {
     NameError: "a name is used that is not defined",
-    IndexError: "it reaches past the end of a tensor or a list",
+    IndexError: "an index or a dimension is used that the tensor or list does not have",
     KeyError: "an entry is asked for that is not there",
     AttributeError: "something is asked for an attribute that it does not have",
     ZeroDivisionError: "a number is divided by zero",
@@ -147,12 +147,12 @@ def _is_unwritten(error):
 
 
 def _what(error):
-    text = str(error)
-    if "non-zero size" in text or "numel() == 0" in text or "empty" in text:
-        return "a maximum or the like is taken over nothing at all"
-    about_shapes = "size" in text or "shape" in text
-    if isinstance(error, RuntimeError | ValueError) and about_shapes:
-        return "two shapes do not fit together"
+    text, is_index = str(error), isinstance(error, IndexError)
+    if is_index or isinstance(error, RuntimeError | ValueError):
+        if "non-zero size" in text or "numel() == 0" in text or "empty" in text:
+            return "a function such as max, stack or cat is given nothing at all"
+        if "shape" in text or ("size" in text and not is_index):  # an index has the size in its words, too
+            return "two shapes do not fit together"
     kinds = (words for kind, words in _KINDS.items() if isinstance(error, kind))
     return next(kinds, "something goes wrong")
 

@@ -255,7 +255,8 @@ class RegionProposalNetwork(nn.Module):
     def compute_losses(self, logits, deltas, sample):
         """`rpn_cls` and `rpn_box` of the head's output for sampled anchors, logits `[S]` and deltas `[S, 4]`.
 
-        Means within each image, then over the images.
+        Means within each image, then over the images; under torchvision's conventions, means over all sampled anchors
+        of the batch.
         """
         if self.conventions.box_loss_over == "sampled":
             cls_counts = box_counts = mean_count(logits.new_full((), len(logits)))
