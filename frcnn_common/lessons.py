@@ -118,7 +118,7 @@ _KINDS = {
 
 
 def _accident(part: Part, error: Exception) -> str:
-    """What kind of thing happened, and where in the reader's code."""
+    """What kind of error it is, and where in the reader's code."""
     words = str(error).strip().splitlines() or ["no words"]
     told = f"    {type(error).__name__}: {words[0]}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -203,7 +203,7 @@ def _explanation(part, cases, results, wrong):
     count = f"{len(wrong)} of {len(cases)} cases"
     seen = f"Seen in {count}, first with {next(iter(wrong))}."
     if found := _likely_mistakes(part, cases, results, wrong):
-        what = "this" if len(found) == 1 else "two things"
+        what = "this" if len(found) == 1 else "two mistakes"
         return "\n    ".join([f"It looks like {what}:", *found, seen])
     case = min(wrong, key=lambda name: count_numbers(cases[name]))
     names = part.inputs or part.arguments

@@ -238,7 +238,7 @@ def test_two_mistakes_at_once_are_both_told():
         return inter / (sum(areas) - inter)
 
     told = message("box_iou", first_attempt).splitlines()
-    assert told[0] == "box_iou: not yet. It looks like two things:"
+    assert told[0] == "box_iou: not yet. It looks like two mistakes:"
     assert told[1].startswith("    The intersection of boxes apart is not clamped at 0")
     assert told[2].startswith("    It is 0/0 where the union is empty")
     assert told[3] == "    Seen in 3 of 9 cases, first with two boxes apart."
