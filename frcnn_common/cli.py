@@ -64,7 +64,8 @@ def check(
             raise typer.Exit(1)
 
 # %% ../nbs/api/42_cli.ipynb #755f762f
-WeightsName = Annotated[str, typer.Option(help="tiny (is here), coco (torchvision's), a file, or a run's folder.")]
+_WEIGHTS_HELP = "tiny (ships with the package), coco (torchvision's), a file, or a run's folder."
+WeightsName = Annotated[str, typer.Option(help=_WEIGHTS_HELP)]
 
 
 @app.command()

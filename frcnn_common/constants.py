@@ -22,7 +22,7 @@ DEVICE = torch.device(
 
 # %% ../nbs/api/00_constants.ipynb #d40b93e1
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device. For a copy from the processor's memory to an NVIDIA GPU, nobody waits."""
+    """A tensor on a device, copied to an NVIDIA GPU without waiting as far as CUDA allows it for unpinned memory."""
     return tensor.to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 # %% ../nbs/api/00_constants.ipynb #486ee6aa

@@ -300,10 +300,10 @@ def frcnn_collate_fn(batch: list) -> tuple[Tensor, list[dict]]:
 
 # %% ../nbs/api/15_data.ipynb #5a0c7e32
 class Batches:
-    """Batches of one size from a loader of single samples, every sample once in each pass over them.
+    """Batches of one size from a loader of single samples, every sample once for each pass over them.
 
-    What is left at the end of a pass begins the first batch of the next one. The position after a batch is that of the
-    loader after the batch's last sample.
+    What is left at the end of a pass begins the first batch of the next one; after the last pass it is not used.
+    The position after a batch is that of the loader after the batch's last sample.
 
     Parameters
     ----------

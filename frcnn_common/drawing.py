@@ -135,7 +135,7 @@ def make_sprite(rng, char, longest):
     Parameters
     ----------
     rng : numpy.random.Generator
-        Draws an angle of at most 30 degrees, the flip (every second) and the colors.
+        Draws an angle of at most 30 degrees, whether to mirror it (half of the time), and the colors.
     char : str
         The glyph.
     longest : float
@@ -206,7 +206,7 @@ def _texture(rng, width, height):
 
 
 def draw_background(rng, width, height):
-    """Draw a textured background, in every second case with a horizon.
+    """Draw a textured background, half of the time with a horizon.
 
     Parameters
     ----------

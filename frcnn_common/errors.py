@@ -94,16 +94,16 @@ def _in_crowd(boxes: Tensor, labels: Tensor, crowd: dict, share: float) -> Tenso
 # %% ../nbs/api/27_errors.ipynb #80d18767
 @dataclass(frozen=True)
 class ErrorBreakdown:
-    """How many errors of each kind there are, and the AP50 gained by mending that kind alone.
+    """How many errors of each kind there are, and the AP50 gained by correcting that kind alone.
 
     Attributes
     ----------
     AP50 : float
-        As it is, at the overlap that was asked for.
+        As it is, at the given overlap.
     counts : dict of str to int
         Detections of each of `ERRORS`; for `"missed"`, objects.
     gains : dict of str to float
-        What is added to `AP50` if that kind alone is mended.
+        What is added to `AP50` if that kind alone is corrected.
     """
 
     AP50: float

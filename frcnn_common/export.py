@@ -35,8 +35,8 @@ def export_settings(detector) -> dict:
         by channel. `strides`: pixels from cell to cell on P2…P6; `anchors`: corners around the center, by level and
         ratio; `anchor_offset`: of that center in its cell; `whole_steps`: whether the stride is the picture's side //
         the map's side instead. `pre_nms`, `post_nms`, `rpn_nms_thr`, `min_side`: of the proposals. `level_bounds`:
-        sides of a region from which it belongs to P3, P4, P5. `delta_clamp`, `box_weights`: of the decoding; proposals
-        have no weights. `score_thr`, `nms_thr`, `max_dets`, `min_box`: of the detections.
+        sides of a region from which it belongs to P3, P4, P5. `delta_clamp`, `box_weights`: of the decoding; for
+        proposals all weights are 1. `score_thr`, `nms_thr`, `max_dets`, `min_box`: of the detections.
     """
     model, how, rpn = detector.model, detector.model.conventions, detector.model.rpn
     return {
@@ -152,7 +152,7 @@ def export_onnx(path, detector, *, stages: bool = False, fixed: bool = False) ->
         As in `onnx_files`.
     ValueError
         As in `onnx_files`; if there is no `img_size` to fix, if ONNX knows no such regions as the model's
-        conventions, or if onnxruntime computes anything else than the model does.
+        conventions, or if the network, run by onnxruntime, gives other maps, logits or deltas than the model.
 
     Notes
     -----

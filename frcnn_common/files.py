@@ -146,7 +146,7 @@ def describe_files(folder, endings) -> dict[str, str]:
     folder : str or Path
         With all that is below it.
     endings : iterable of str
-        Endings of the files that count, such as `".jpg"`, in small letters.
+        Endings of the files that count, such as `".jpg"`, in lower case.
     """
     kinds = {}
     for path in files_below(folder):

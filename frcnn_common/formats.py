@@ -87,10 +87,10 @@ def is_sound_area(area, width, height):
 def find_box_format(boxes: Tensor, sizes: Tensor, areas: Tensor | None = None, claimed: str | None = None) -> str:
     """The format of boxes, if the numbers allow only one, or if they do not contradict the one that is claimed.
 
-    A format is possible if at most a twentieth of the boxes are outside, and of the areas do not fit; areas that fit
-    neither format follow a convention of their own and do not count. A claim is contradicted only by what cannot be an
-    accident: a quarter of the boxes leave their image by more than a tenth of their side, or the areas are exactly
-    those of the other format, and the other format explains nearly all boxes.
+    A format is possible if at most a twentieth of the boxes are outside and at most a twentieth of the areas do not
+    fit; areas that fit neither format follow a convention of their own and do not count. A claim is contradicted only
+    by what cannot be an accident: a quarter of the boxes leave their image by more than a tenth of their side, or the
+    areas are exactly those of the other format, and the other format explains nearly all boxes.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ _FOREIGN = tuple(
 )
 _KINDS = {
     NameError: "a name is used that is not defined",
-    IndexError: "it reaches past the end of a tensor or a list",
+    IndexError: "an index or a dimension is used that the tensor or list does not have",
     KeyError: "an entry is asked for that is not there",
     AttributeError: "something is asked for an attribute that it does not have",
     ZeroDivisionError: "a number is divided by zero",
@@ -118,7 +118,7 @@ _KINDS = {
 
 
 def _accident(part: Part, error: Exception) -> str:
-    """What kind of thing happened, and where in the reader's code."""
+    """What kind of error it is, and where in the reader's code."""
     words = str(error).strip().splitlines() or ["no words"]
     told = f"    {type(error).__name__}: {words[0]}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -147,12 +147,12 @@ def _is_unwritten(error):
 
 
 def _what(error):
-    text = str(error)
-    if "non-zero size" in text or "numel() == 0" in text or "empty" in text:
-        return "a maximum or the like is taken over nothing at all"
-    about_shapes = "size" in text or "shape" in text
-    if isinstance(error, RuntimeError | ValueError) and about_shapes:
-        return "two shapes do not fit together"
+    text, is_index = str(error), isinstance(error, IndexError)
+    if is_index or isinstance(error, RuntimeError | ValueError):
+        if "non-zero size" in text or "numel() == 0" in text or "empty" in text:
+            return "a function such as max, stack or cat is given nothing at all"
+        if "shape" in text or ("size" in text and not is_index):  # an index has the size in its words, too
+            return "two shapes do not fit together"
     kinds = (words for kind, words in _KINDS.items() if isinstance(error, kind))
     return next(kinds, "something goes wrong")
 
@@ -203,7 +203,7 @@ def _explanation(part, cases, results, wrong):
     count = f"{len(wrong)} of {len(cases)} cases"
     seen = f"Seen in {count}, first with {next(iter(wrong))}."
     if found := _likely_mistakes(part, cases, results, wrong):
-        what = "this" if len(found) == 1 else "two things"
+        what = "this" if len(found) == 1 else "two mistakes"
         return "\n    ".join([f"It looks like {what}:", *found, seen])
     case = min(wrong, key=lambda name: count_numbers(cases[name]))
     names = part.inputs or part.arguments

@@ -111,7 +111,7 @@ def difference(got, expected, names=(), name="the result") -> str | None:
         if len(names) != len(expected):
             names = [f"{name}[{i}]" for i in range(len(expected))]
         if not isinstance(got, tuple | list) or len(got) != len(expected):
-            wanted = f"{len(expected)} things: {', '.join(names)}"
+            wanted = f"{len(expected)} values: {', '.join(names)}"
             return f"{name} is {_kind(got)}; expected are {wanted}"
         pairs = zip(names, got, expected, strict=True)
     below = names if isinstance(expected, dict) else ()
@@ -137,9 +137,9 @@ def _text_difference(got, expected, name):
     if "\n" not in expected:
         return f"{name} is {got}; expected is {expected}" if got != expected else None
     lines, wanted = got.splitlines(), expected.splitlines()
-    lacking = [line for line in wanted if line not in lines]
+    missing = [line for line in wanted if line not in lines]
     beyond = [line for line in lines if line not in wanted]
-    parts = [("lacking", lacking), ("not expected", beyond)]
+    parts = [("missing", missing), ("not expected", beyond)]
     told = [f"{word}: {', '.join(some[:3])}" for word, some in parts if some]
     return f"{name} differ; {'; '.join(told)}" if told else None
 

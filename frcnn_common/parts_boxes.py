@@ -156,7 +156,7 @@ def _clip_cases():
 
 # %% ../nbs/api/44_parts_boxes.ipynb #08c72bea
 _CLIP = Part(
-    chapter=1,
+    chapter=6,
     stub=_CLIP_STUB,
     right=clip_boxes,
     cases=_clip_cases,

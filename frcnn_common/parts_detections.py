@@ -159,7 +159,7 @@ def _match_cases():
     many = torch.rand(14, 5, generator=torch.Generator().manual_seed(5))
     return {
         "one detection, one object": case([0.9], [[0.7]]),
-        "an overlap of just 0.5": case([0.9], [[0.5]]),
+        "an overlap of exactly 0.5": case([0.9], [[0.5]]),
         "found twice": case([0.9, 0.8], [[0.7], [0.9]]),
         "found twice, the better one last": case([0.6, 0.9], [[0.9], [0.7]]),
         "equal scores": case([0.5, 0.5], [[0.7], [0.9]]),
@@ -186,7 +186,7 @@ def _match(
     order=_by_rank, enough=lambda iou, thr: iou >= thr, taken=True, give_up=False,
     first=False, places=lambda hits, order: hits,
 ):  # fmt: skip
-    """The walk with another order, threshold, or idea of what is free."""
+    """The matching with another order, threshold, or idea of what is free."""
 
     def version(scores, ious, iou_thr=0.5):
         ranks, free = order(scores).tolist(), torch.ones(ious.shape[1]).bool()
@@ -223,18 +223,18 @@ _MATCH = Part(
         "An object is found more than once: whoever comes second is wrong.": (
             _match(taken=False)
         ),
-        "The detections are walked as they come: begin with the highest score.": (
+        "The detections are taken as they come: begin with the highest score.": (
             _match(lambda scores: torch.arange(len(scores)))
         ),
-        "The walk begins with the lowest score: it should be the highest.": (
+        "It begins with the lowest score: it should be the highest.": (
             _match(lambda scores: scores.argsort(stable=True))
         ),
-        "Equal scores: the last one comes first. Sort with stable=True.": (
-            _match(lambda scores: len(scores) - 1 - _by_rank(scores.flip(0)))
+        "Of equal scores the last one comes first; they should keep their order: sort "
+        "with descending=True and stable=True.": _match(
+            lambda scores: len(scores) - 1 - _by_rank(scores.flip(0))
         ),
-        "An overlap of exactly iou_thr is no match: it is `>=`, not `>`.": (
-            _match(enough=lambda iou, thr: iou > thr)
-        ),
+        "An overlap of exactly iou_thr is not counted as a match: compare with `>=`, "
+        "not `>`.": _match(enough=lambda iou, thr: iou > thr),
         "iou_thr is not used: it is not always 0.5.": (
             _match(enough=lambda iou, thr: iou >= 0.5)
         ),

@@ -36,19 +36,22 @@ class RPNHead(nn.Module):
 
 
 def run_with_start(mine, options, weights, *inputs) -> dict:
-    """What `run_module` returns, and the spread of the weights before."""
+    """What `run_module` returns, and how the weights and biases begin."""
     result = run_module(mine, options, weights, *inputs)
     if result["output"] is None:
         return result
     start = seeded(mine, *options).state_dict().items()
-    lines = (f"{name} about {_spread(value)}" for name, value in start)
-    return result | {"standard deviations at the start": "\n".join(lines)}
+    lines = (f"{name} {_start(value)}" for name, value in start)
+    return result | {"the parameters at the start": "\n".join(lines)}
 
 
-def _spread(values):
-    """The standard deviation, as the nearest of 0.01, 0.02, 0.05, 0.1 and so on."""
+def _start(values):
+    """Whether a bias is 0; the spread of weights as the nearest of 0.01, 0.02, 0.05, …"""
+    if values.ndim == 1:
+        return "not 0" if values.any() else "0"
     deviation = float(values.std(correction=0))
-    return f"{10 ** (round(3 * math.log10(deviation)) / 3):.1g}" if deviation else "0"
+    third = round(3 * math.log10(deviation)) / 3 if deviation else -math.inf
+    return f"with a standard deviation of about {10**third:.1g}"
 
 
 def _head_case(channels, k, *sides):
@@ -57,9 +60,9 @@ def _head_case(channels, k, *sides):
 
 def _head_cases():
     return {
-        "three cells, two anchors": _head_case(64, 2, (3, 3)),
-        "one level": _head_case(64, 3, (4, 5)),
-        "two levels": _head_case(64, 3, (4, 6), (3, 4)),
+        "three cells, two anchors": _head_case(48, 2, (3, 3)),
+        "one level": _head_case(48, 3, (4, 5)),
+        "two levels": _head_case(48, 3, (4, 6), (3, 4)),
     }
 
 # %% ../nbs/api/49_parts_heads.ipynb #e2b58132
@@ -114,7 +117,7 @@ _HEAD = Part(
     speed=("a map of {n} × {n}", lambda n: _head_case(32, 3, (n, n))),
     **MODULE | {"run": run_with_start},
     mistakes={
-        "ReLU is missing behind the 3×3 convolution.": _head(lambda conv, f: conv(f)),
+        "ReLU is missing after the 3×3 convolution.": _head(lambda conv, f: conv(f)),
         "The logits come from the map itself, not from what the 3×3 made of it.": (
             _head(from_input=True)
         ),
@@ -128,7 +131,7 @@ _HEAD = Part(
         "A sigmoid is in the head already: return logits, the loss wants these.": (
             _head(end=lambda c, b: (_of_each(torch.sigmoid)(c), b))
         ),
-        "There is a ReLU behind the outputs: logits and deltas may be negative.": (
+        "There is a ReLU after the outputs: logits and deltas may be negative.": (
             _head(end=lambda c, b: (_of_each(F.relu)(c), _of_each(F.relu)(b)))
         ),
         "Logits and deltas are swapped: return the logits first.": (
@@ -142,11 +145,11 @@ _HEAD = Part(
         "There are four deltas for each cell: each of its k anchors needs four.": (
             altered(RPNHead, _four_in_all)
         ),
-        "The biases start at random: they should be 0.": (
+        "The biases do not start at 0: use nn.init.zeros_.": (
             altered(RPNHead, _biases_at_random)
         ),
-        "The weights start as PyTorch has them: they should be normal with 0.01, and "
-        "the biases 0.": altered(RPNHead, _default_start),
+        "The weights start as PyTorch has them: they should be normal with standard "
+        "deviation 0.01, and the biases 0.": altered(RPNHead, _default_start),
     },
 )
 
@@ -155,7 +158,7 @@ _MLP_STUB = '''
 class TwoMLPHead(nn.Module):
     """Two fully connected layers over the flattened grid of a region.
 
-    fc1: in_channels → fc_dim, fc2: fc_dim → fc_dim, a ReLU behind each.
+    fc1: in_channels → fc_dim, fc2: fc_dim → fc_dim, a ReLU after each.
     forward: [N, C, out, out] → [N, fc_dim]; N may be 0.
     """
 
@@ -194,8 +197,8 @@ _TWO_MLP = Part(
     speed=("{n:,} regions", lambda n: _mlp_case(n, 16, 7, 64)),
     **MODULE,
     mistakes={
-        "ReLU is missing behind fc1.": _mlp(lambda *a: _through(*a, first=_same)),
-        "ReLU is missing behind fc2.": _mlp(lambda *a: _through(*a, last=_same)),
+        "ReLU is missing after fc1.": _mlp(lambda *a: _through(*a, first=_same)),
+        "ReLU is missing after fc2.": _mlp(lambda *a: _through(*a, last=_same)),
         "Both ReLUs are missing.": _mlp(lambda *a: _through(*a, _same, _same)),
         "The second layer is left out.": (
             _mlp(lambda fc1, fc2, x: F.relu(fc1(x.flatten(1))))
@@ -262,9 +265,9 @@ _PREDICTOR = Part(
     stub=_PREDICTOR_STUB,
     right=FastRCNNPredictor,
     cases=lambda: {
-        "one region, three classes": _predictor_case(1, 64, 3),
+        "one region, three classes": _predictor_case(1, 48, 3),
         "five regions, eleven classes": _predictor_case(5, 96, 11),
-        "no regions": _predictor_case(0, 64, 3),
+        "no regions": _predictor_case(0, 48, 3),
     },
     outputs=("logits", "deltas"),
     speed=("{n:,} regions", lambda n: _predictor_case(n, 256, 21)),
@@ -273,7 +276,7 @@ _PREDICTOR = Part(
         "A softmax is in the predictor already: return logits, the loss wants these.": (
             _predictor(lambda c, b: (c.softmax(dim=1), b))
         ),
-        "There is a ReLU behind the outputs: logits and deltas may be negative.": (
+        "There is a ReLU after the outputs: logits and deltas may be negative.": (
             _predictor(lambda c, b: (F.relu(c), F.relu(b)))
         ),
         "Logits and deltas are swapped: return the logits first.": (
@@ -291,12 +294,13 @@ _PREDICTOR = Part(
         "There is a class too many: num_classes counts the background already.": (
             _resized("cls", lambda rows: rows + 1)
         ),
-        "The weights of box start with 0.01 as those of cls do: it should be 0.001.": (
-            altered(FastRCNNPredictor, _wide_start)
+        "The weights of box start with a standard deviation of 0.01, as those of cls "
+        "do: it should be 0.001.": altered(FastRCNNPredictor, _wide_start),
+        "The weights start as PyTorch has them: they should be normal with standard "
+        "deviations of 0.01 and 0.001, and the biases 0.": (
+            altered(FastRCNNPredictor, _default_start)
         ),
-        "The weights start as PyTorch has them: they should be normal with 0.01 and "
-        "0.001, and the biases 0.": altered(FastRCNNPredictor, _default_start),
-        "The biases start at random: they should be 0.": (
+        "The biases do not start at 0: use nn.init.zeros_.": (
             altered(FastRCNNPredictor, _biases_at_random)
         ),
     },

@@ -184,8 +184,9 @@ _RPN_LOSSES = Part(
         "Anchors that were not sampled count as negatives: leave out the labels -1.": (
             _rpn(sampled=lambda labels: labels >= -1)
         ),
-        "Only positives are in the class loss: the sampled negatives belong to it.": (
-            _rpn(lambda z, y: _entropy(z[y == 1], y[y == 1]), mean=_mean_or_zero)
+        "Only positives are in the class loss: the sampled negatives belong to it, "
+        "too.": _rpn(
+            lambda z, y: _entropy(z[y == 1], y[y == 1]), mean=_mean_or_zero
         ),
         "The class loss is a sum: it should be the mean over the sampled anchors.": (
             _rpn(mean=lambda loss, logits, labels: loss.sum())
@@ -315,9 +316,8 @@ _ROI_LOSSES = Part(
                 ]
             )
         ),
-        "The class loss goes over the positives alone: background belongs to it.": (
-            _roi(_positives_alone)
-        ),
+        "The class loss goes over the positives alone: background belongs to it, "
+        "too.": _roi(_positives_alone),
         "The class loss is a sum: it should be the mean over the regions.": (
             _roi(lambda z, y: F.cross_entropy(z, y, reduction="sum"))
         ),

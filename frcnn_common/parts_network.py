@@ -39,8 +39,8 @@ class Bottleneck(nn.Module):
     """1×1 → 3×3 → 1×1 convolutions with a shortcut around them.
 
     conv1 brings in_ch channels to out_ch, conv2 (3×3) carries the stride, conv3 ends
-    with 4 * out_ch. No biases; behind each a batch norm bn1, bn2, bn3; ReLU behind
-    the first two and behind the sum with the shortcut. The shortcut is the input, or
+    with 4 * out_ch. No biases; after each a batch norm bn1, bn2, bn3; ReLU after
+    the first two and after the sum with the shortcut. The shortcut is the input, or
     what downsample makes of it.
     forward: [B, in_ch, H, W] → [B, 4 * out_ch, ceil(H / stride), ceil(W / stride)].
     """
@@ -75,7 +75,7 @@ def _block_cases():
 
 # %% ../nbs/api/47_parts_network.ipynb #30ce2e55
 def _block(end, first=F.relu, second=F.relu, norm=lambda bn, x: bn(x)):
-    """A `Bottleneck` with another end, or without what stands behind a convolution."""
+    """A `Bottleneck` with another end, or without what comes after a convolution."""
 
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -114,24 +114,23 @@ _BOTTLENECK = Part(
     **MODULE,
     mistakes={
         "The shortcut is not added.": _block(lambda y, s: F.relu(y)),
-        "ReLU is missing behind the sum.": _block(lambda y, s: y + s),
+        "ReLU is missing after the sum.": _block(lambda y, s: y + s),
         "ReLU comes before the sum: first add the shortcut, then cut at 0.": (
             _block(lambda y, s: F.relu(y) + s)
         ),
-        "There is one ReLU too many, behind bn3 and before the sum.": (
+        "There is one ReLU too many, after bn3 and before the sum.": (
             _block(lambda y, s: F.relu(F.relu(y) + s))
         ),
-        "ReLU is missing behind bn1.": _block(_sum, first=_same),
-        "ReLU is missing behind bn2.": _block(_sum, second=_same),
-        "ReLU is missing behind bn1 and bn2.": _block(_sum, _same, _same),
+        "ReLU is missing after bn1.": _block(_sum, first=_same),
+        "ReLU is missing after bn2.": _block(_sum, second=_same),
+        "ReLU is missing after bn1 and bn2.": _block(_sum, _same, _same),
         "The batch norms are there but not used.": _block(_sum, norm=lambda bn, x: x),
         "The stride sits on the first 1×1 convolution: here the 3×3 carries it.": (
             altered(Bottleneck, _stride_first)
         ),
-        "The shortcut is taken too late: it is added to itself, not to the input.": (
-            _block(lambda y, s: F.relu(y + y))
-        ),
-        "The convolutions have a bias: the batch norm behind them has one already, so "
+        "The shortcut is taken too late: the block's output is added to itself, not to "
+        "the input.": _block(lambda y, s: F.relu(y + y)),
+        "The convolutions have a bias: the batch norm after them has one already, so "
         "write bias=False.": altered(Bottleneck, _biased),
     },
 )
@@ -196,9 +195,8 @@ _MAKE_STAGE = Part(
     speed=("a map of {n} × {n}", lambda n: _stage_case(16, 8, 3, 2, side=n)),
     **MODULE,
     mistakes={
-        "The stride is not used: the first block should have it, and its shortcut.": (
-            _staged(steps=0)
-        ),
+        "The stride is not used: the first block should have it, and so should its "
+        "shortcut.": _staged(steps=0),
         "There is one block too few.": _staged(count=-1),
         "There is one block too many.": _staged(count=1),
         "Every block has a downsample: only the first one needs it, and only that one "
@@ -275,7 +273,7 @@ def _fpn(join=None, top=_p6, end=lambda levels: levels):
 
 
 def _smoothed(self, features):
-    """A forward that hands the levels down behind their 3×3 convolution."""
+    """A forward that hands the levels down after their 3×3 convolution."""
     laterals = [conv(c) for conv, c in zip(self.lateral, features)]
     levels = [self.output[3](laterals[3])]
     for i in (2, 1, 0):
@@ -318,15 +316,14 @@ _PYRAMID = Part(
         "The levels come in the wrong order: p2, the largest, comes first.": (
             _fpn(end=lambda levels: levels[::-1])
         ),
-        "There is a ReLU behind the output convolutions: the pyramid has none.": (
+        "There is a ReLU after the output convolutions: the pyramid has none.": (
             _fpn(end=lambda levels: [F.relu(p) for p in levels])
         ),
         "Nothing comes down: each lateral map should get the sum above it added.": (
             _fpn(lambda self, laterals: laterals)
         ),
-        "Each level gets only the lateral map above it: add the whole sum of there.": (
-            _fpn(_one_above)
-        ),
+        "Each level gets only the lateral map above it: add the whole sum from "
+        "above.": _fpn(_one_above),
         "What comes down has passed the 3×3 convolution: hand down the sums, and "
         "apply the 3×3 at the very end.": with_forward(FPN, _smoothed),
         "The sums are enlarged with bilinear weights: take the nearest cell.": (

@@ -148,7 +148,9 @@ def _filter_cases():
     rules = 9, 0.7, 16
     return {
         "four anchors, deltas of 0": (square, scores, still, (60, 60), *rules),
-        "a side of just min_sz": (square[2:3], scores[:1], still[:1], (60, 60), *rules),
+        "a side of exactly min_sz": (
+            square[2:3], scores[:1], still[:1], (60, 60), *rules
+        ),
         "no suppression, no small ones": _filter_case(99, 1.0, 1.0),
         "the best 12 of 30": _filter_case(12, 0.5, 8.0),
         "the best 20 of 30, few of them large": _filter_case(20, 0.7, 30.0),
@@ -169,8 +171,9 @@ _FILTER = Part(
         "The first anchors are taken, not those with the highest logits.": (
             _proposals(lambda logits, count: torch.arange(min(count, len(logits))))
         ),
-        "Anchors are chosen, but their deltas are not: index both.": (
-            _proposals(deltas_of=lambda deltas, best: deltas[: len(best)])
+        "The best anchors are chosen, but the deltas are still the first ones: index "
+        "both with the same indices.": _proposals(
+            deltas_of=lambda deltas, best: deltas[: len(best)]
         ),
         "The anchors themselves are returned: apply the deltas.": (
             _proposals(decode=lambda anchors, deltas: anchors)

@@ -121,14 +121,13 @@ _ALIGN = Part(
         "A box of less than a cell is made one cell large: leave it as it is.": (
             _aligned(_at_least_one)
         ),
-        "The samples reach from edge to edge of the box: they belong into the centers "
+        "The samples reach from edge to edge of the box: they belong in the centers "
         "of the bins' quarters.": _aligned(steps=lambda n: torch.linspace(0, 1, n)),
         "There is one sample in the center of each bin: take the mean of 2 × 2.": (
             _aligned(samples=1)
         ),
-        "The nearest cell is read: weigh the four cells around a sample.": (
-            _aligned(read=_nearest)
-        ),
+        "The nearest cell is read: take the weighted mean of the four cells around a "
+        "sample.": _aligned(read=_nearest),
         "A bin is the maximum of its samples: it should be the mean.": (
             _aligned(pool=F.max_pool2d)
         ),
@@ -215,7 +214,7 @@ _LEVELS = Part(
         "The longer side is taken: it should be the square root of the area.": (
             _levels(torch.maximum)
         ),
-        "The logarithm is not that to the base 2.": _levels(log=torch.log),
+        "The logarithm should be to base 2: use torch.log2.": _levels(log=torch.log),
         "The level is not bounded by k_min and k_max.": _levels(low=False, high=False),
         "The level is bounded from above only: it may not fall below k_min.": (
             _levels(low=False)

@@ -57,8 +57,8 @@ def run_subsample(mine, labels, size, pos_frac) -> dict:
         "positives have labels above 0": all((labels[p] > 0).all() for p, _ in draws),
         "negatives have the label 0": all((labels[n] == 0).all() for _, n in draws),
         "nothing is drawn twice": all(len(d.unique()) == len(d) for d in both),
-        "two draws differ": len(set(map(members, both))) > 1,
-        "it is the first ones": set(map(members, both))
+        "different draws": len(set(map(members, both))) > 1,
+        "always the first ones": set(map(members, both))
         == {members(torch.cat([s[: len(d)] for s, d in zip(starts, draws[0])]))},
     }
 
@@ -225,8 +225,8 @@ def run_rois(mine, proposals, target, *settings) -> dict:
             for draw, goal in zip(draws, goals)
         ),
         "no region comes twice": all(len(p.unique()) == len(p) for p in places),
-        "two draws differ": len(set(map(members, places))) > 1,
-        "it is the first ones": set(map(members, places)) == {members(first)},
+        "different draws": len(set(map(members, places))) > 1,
+        "always the first ones": set(map(members, places)) == {members(first)},
     }
 
 # %% ../nbs/api/48_parts_samples.ipynb #87bd2f73
@@ -297,8 +297,8 @@ _SAMPLE_ROIS = Part(
         "It always takes the first ones, not a random draw.": (
             _rois(shuffle=torch.arange)
         ),
-        "Only regions that touch an object are negatives: those that overlap nothing "
-        "belong to them.": _rois(negative=lambda iou: iou > 0.1),
+        "Negatives are only regions with an overlap above 0.1, as in Fast R-CNN: here "
+        "all below pos_thr are negative.": _rois(negative=lambda iou: iou > 0.1),
         "Negatives come first: positives should.": (
             _rois(end=lambda *result: tuple(part.flip(0) for part in result))
         ),

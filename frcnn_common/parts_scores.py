@@ -91,9 +91,8 @@ _CURVE = Part(
         "The detections are sorted by rising score: the highest comes first.": (
             _curve(order=lambda scores: scores.argsort(stable=True))
         ),
-        "Equal scores: the last one comes first. Sort with stable=True.": (
-            _curve(order=last_first)
-        ),
+        "Of equal scores the last one comes first; they should keep their order: sort "
+        "with descending=True and stable=True.": _curve(order=last_first),
         "Recall is divided by the number of detections: it should be num_objects.": (
             _curve(recall=lambda found, rank, objects: found / max(1, len(found)))
         ),
@@ -186,17 +185,16 @@ _AP = Part(
         "The highest precision so far is taken: it should be the highest from there "
         "on.": _ap(ahead=lambda p: p.cummax(0).values if len(p) else p),
         "There are 11 recalls, as in VOC 2007: COCO takes 101.": _ap(points=11),
-        "Only recalls that are reached are averaged: the others count as 0.": (
+        "Only recalls that are reached are averaged: the others should count as 0.": (
             _ap(skip=True)
         ),
-        "It is the mean precision at the right detections, without interpolation.": (
-            _steps()
-        ),
+        "It is the sum of the precisions at the right detections, divided by "
+        "num_objects and without interpolation: take the mean over the 101 recalls.": _steps(),
         "It is the area under the interpolated curve, as in VOC 2010: take the mean "
         "over the 101 recalls.": _steps(_best_ahead),
         "It is the area under the curve by trapezoids: take the mean over the 101 "
         "recalls.": _trapezoids,
-        "A recall that is just reached is left out: it is `>=`, not `>`.": (
+        "A recall that is exactly reached is left out: compare with `>=`, not `>`.": (
             _ap(reached=lambda recall, r: recall > r)
         ),
         "The recall is divided by the objects found: misses cost nothing then.": (
@@ -208,9 +206,8 @@ _AP = Part(
         "The detections are sorted by rising score: the highest comes first.": (
             _ap(lambda scores: scores.argsort(stable=True))
         ),
-        "Equal scores: the last one comes first. Sort with stable=True.": (
-            _ap(last_first)
-        ),
+        "Of equal scores the last one comes first; they should keep their order: sort "
+        "with descending=True and stable=True.": _ap(last_first),
     },
 )
 

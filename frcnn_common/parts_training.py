@@ -85,7 +85,9 @@ _LR_FACTOR = Part(
         "The cosine is still falling at `steps`: it has steps - warmup_steps to go.": (
             _rate(decay=lambda share, step, steps, warm: _cosine((step - warm) / steps))
         ),
-        "The factor 1/2 is missing: the peak is 2.": _of(lambda s: 2 * _cosine(s)),
+        "The factor 1/2 is missing: the peak comes out as 2.": (
+            _of(lambda share: 2 * _cosine(share))
+        ),
         "The 1 + is missing: the cosine falls below 0.": (
             _of(lambda share: math.cos(math.pi * share))
         ),
@@ -98,7 +100,7 @@ _LR_FACTOR = Part(
         "It falls in a line: it should fall along half a cosine.": (
             _of(lambda share: 1 - share)
         ),
-        "Behind the warm-up the rate stays at 1: it should fall.": (
+        "After the warm-up the rate stays at 1: it should fall.": (
             _of(lambda share: 1.0)
         ),
     },
@@ -114,7 +116,8 @@ def train(model, batches, optimizer, lr_at, steps):
     optimizer: over the model's parameters. lr_at: a function that gives the learning
     rate of a step, 0 being the first.
     Each step: set the learning rate of all parameter groups, compute the losses, add
-    them up, compute the gradients of the sum alone, and change the weights.
+    them up, compute the gradients of this sum, without those of earlier steps, and
+    change the weights.
     Returns a list with the sum of the losses of each step.
     """
     raise NotImplementedError
@@ -164,7 +167,7 @@ def _train(
     rate=lambda lr_at, step: lr_at(step), more=0, groups=slice(None), again=False,
     end=lambda history: history,
 ):
-    """The loop, with one thing in another way."""
+    """The loop, with one step of it changed."""
 
     def version(model, batches, optimizer, lr_at, steps):
         model.train(mode)
@@ -175,10 +178,10 @@ def _train(
                 group["lr"] = rate(lr_at, step)
             losses = model(*(first if again else batch))
             loss = total(losses)
-            if zero == "before":
-                optimizer.zero_grad()
             if early:
                 optimizer.step()
+            if zero == "before":
+                optimizer.zero_grad()
             loss.backward()
             if zero == "between":
                 optimizer.zero_grad()
@@ -206,12 +209,10 @@ _TRAIN = Part(
         "zero_grad is forgotten: the gradients of all steps pile up.": (
             _train(zero="never")
         ),
-        "The weights never change: zero_grad belongs before backward, and step behind "
-        "it.": (
-            _train(zero="between")
-        ),
+        "The weights never change: zero_grad belongs before backward, and step after "
+        "it.": _train(zero="between"),
         "step comes before backward: it uses the gradients of the step before.": (
-            _train(zero="never", early=True)
+            _train(early=True)
         ),
         "The model is in evaluation mode: call model.train() first.": (
             _train(mode=False)

@@ -62,7 +62,7 @@ def output_names(paths) -> list[str]:
 
 
 def draw_detections(picture: Image.Image, found: dict, names, path) -> None:
-    """Draw a picture with its detections into a PNG file, 800 pixels on the longer side or as many as it has."""
+    """Draw a picture with its detections into a PNG file, enlarged to 800 pixels on the longer side if it has fewer."""
     scale = max(1, 800 / max(picture.size))
     size = [max(1, round(side * scale)) for side in picture.size]
     canvas = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)

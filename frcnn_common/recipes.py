@@ -58,7 +58,7 @@ class Recipe:
     lr, weight_decay : float
         Peak learning rate at this batch size, and weight decay.
     steps, warmup_steps : int
-        Length of the training run, and how many of its first steps the learning rate takes to rise from 0.
+        Length of the training run, and how many of its first steps the learning rate takes to rise to its peak.
     schedule : str
         How it falls afterwards, `"cosine"` or `"multistep"`; see `lr_factor`.
     grad_clip : float

@@ -143,8 +143,8 @@ def _figure(draw, size: tuple[float, float], alt: str, below: str, kind: str = "
 def _curves(evaluation: Evaluation) -> str:
     thrs = (0.5, 0.6, 0.7, 0.8, 0.9)
     means = [f"{float(evaluation.curve(iou_thr=thr)[1].mean()):.2f} at {thr:.1f}" for thr in thrs]
-    alt = f"Precision against recall, one curve for each overlap that is asked for. AP is {', '.join(means)}."
-    below = "The mean over all classes, by the overlap that is asked for."
+    alt = f"Precision against recall, one curve for each IoU threshold. AP is {', '.join(means)}."
+    below = "The mean over all classes, by the IoU threshold."
     figures = [_figure(lambda ax: plot_precision_recall(evaluation, ax=ax), (5.6, 3.4), alt, below)]
     ap50 = {label: float(evaluation.curve(label)[1].mean()) for label in range(1, len(evaluation.names) + 1)}
     lowest = sorted((label for label, value in ap50.items() if not math.isnan(value)), key=ap50.get)[:6]
@@ -159,8 +159,8 @@ def _curves(evaluation: Evaluation) -> str:
 def _kinds(breakdown) -> str:
     rows = [(kind, count, f"{breakdown.gains[kind]:+.3f}") for kind, count in breakdown.counts.items()]
     below = (
-        "<p>By the rules of TIDE (Bolya et al., 2020), over all detections. What is added to AP50 if the errors of one "
-        "kind alone are mended tells what that kind costs.</p>\n"
+        "<p>By the rules of TIDE (Bolya et al., 2020), over all detections. How much AP50 would rise if only the "
+        "errors of one kind were corrected: that is what the kind costs.</p>\n"
     )
     table = _table("Errors by kind", ("kind", "errors", "added to AP50"), rows)
     return _section("Errors by kind", '<div class="figures">', table, below, "</div>\n")
@@ -168,7 +168,9 @@ def _kinds(breakdown) -> str:
 
 def _confusions(counts, names) -> str:
     pairs = [(names[taken], names[name], times) for taken, name, times in most_confused(counts)]
-    most = f"Most often, {pairs[0][2]} times, {pairs[0][0]} is taken for {pairs[0][1]}." if pairs else "None is wrong."
+    most = "No class is taken for another."
+    if pairs:
+        most = f"Most often, {pairs[0][2]} times, {pairs[0][0]} is taken for {pairs[0][1]}."
     alt = f"Confusion matrix, objects by row, detections by column. {most}"
     below = (
         f"Detections with a score of at least {SCORE_THR}; each takes the object it overlaps most, by at least 0.5, "

@@ -51,7 +51,8 @@ def file_of(weights) -> Path:
 
 # %% ../nbs/api/41_train_command.ipynb #1bcf4ba3
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-RecipeName = Annotated[str | None, typer.Option(help=f"{' or '.join(RECIPES)}; by default what FRCNN_RECIPE says.")]
+_RECIPE_HELP = f"{' or '.join(RECIPES)}; by default that of the environment variable FRCNN_RECIPE."
+RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP)]
 BoxFormat = Annotated[Literal["xyxy", "xywh"] | None, typer.Option(help="Of a folder, if it cannot be found out.")]
 ValShare = Annotated[float | None, typer.Option(help="Take this share of a folder without val for validation.")]
 
@@ -66,7 +67,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run; by default the recipe's.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two evaluations, and two checkpoints.")] = 1000,
     samples: Annotated[int, typer.Option(min=0, help="Validation images in an evaluation; 0 trains without.")] = 500,
-    patience: Annotated[int | None, typer.Option(min=1, help="Evaluations without a better AP to stop at.")] = None,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after N evaluations without a better AP.")] = None,
     box_format: BoxFormat = None,
     val_share: ValShare = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step; scales the learning rate.")] = None,

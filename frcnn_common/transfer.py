@@ -44,7 +44,7 @@ def start_from(recipe: Recipe, weights, **options) -> tuple[FasterRCNN, Recipe, 
         they have one), and as `start` what
         a checkpoint has to know of the weights.
     taken : str
-        In words, which was taken over and which class is new.
+        In words, what was taken over and which classes are new.
 
     Raises
     ------

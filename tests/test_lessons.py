@@ -153,6 +153,18 @@ def wrong_place(boxes_a, boxes_b):
     return list(boxes_a)[1]
 
 
+def wrong_axis(boxes_a, boxes_b):
+    return boxes_a.sum(dim=5)
+
+
+def wrong_mask(boxes_a, boxes_b):
+    return boxes_a[boxes_b[0] > 0]
+
+
+def nothing_to_stack(boxes_a, boxes_b):
+    return torch.stack([])
+
+
 def wrong_number(boxes_a):
     return boxes_a
 
@@ -161,11 +173,17 @@ def within_torch(boxes_a, boxes_b):
     return torch.nn.functional.interpolate(boxes_a, size=3)  # stops deep inside
 
 
+NO_PLACE = "an index or a dimension is used that the tensor or list does not have"
+
+
 @pytest.mark.parametrize(
     ("mine", "words"),
     [
         (wrong_name, ["a name is used that is not defined", "return boxes_c", "NameError: name 'boxes_c'"]),
-        (wrong_place, ["it reaches past the end of a tensor or a list", "return list(boxes_a)[1]", "IndexError"]),
+        (wrong_place, [NO_PLACE, "return list(boxes_a)[1]", "IndexError"]),
+        (wrong_axis, [NO_PLACE, "return boxes_a.sum(dim=5)", "IndexError: Dimension out of range"]),
+        (wrong_mask, ["two shapes do not fit together", "return boxes_a[boxes_b[0] > 0]", "IndexError: The shape of"]),
+        (nothing_to_stack, ["max, stack or cat is given nothing at all", "return torch.stack([])", "RuntimeError"]),
         (wrong_number, ["it cannot be called as box_iou(boxes_a, boxes_b)", "TypeError"]),
         (within_torch, ["in line ", "size=3)  # stops deep inside"]),
     ],
@@ -220,7 +238,7 @@ def test_two_mistakes_at_once_are_both_told():
         return inter / (sum(areas) - inter)
 
     told = message("box_iou", first_attempt).splitlines()
-    assert told[0] == "box_iou: not yet. It looks like two things:"
+    assert told[0] == "box_iou: not yet. It looks like two mistakes:"
     assert told[1].startswith("    The intersection of boxes apart is not clamped at 0")
     assert told[2].startswith("    It is 0/0 where the union is empty")
     assert told[3] == "    Seen in 3 of 9 cases, first with two boxes apart."
@@ -228,7 +246,7 @@ def test_two_mistakes_at_once_are_both_told():
 
 def test_a_maximum_over_nothing_is_told_so():
     told = message("assign_anchors", lambda anchors, gt_boxes, *thr: box_iou(anchors, gt_boxes).max(dim=1)[::-1])
-    assert "With no objects (case 8 of 9) a maximum or the like is taken over nothing at all, in line" in told
+    assert "With no objects (case 8 of 9) a function such as max, stack or cat is given nothing at all, in line" in told
 
 
 def test_losses_may_come_in_a_dict():
@@ -249,7 +267,55 @@ def test_names_of_parameters_are_told():
             del self.fc1
 
     told = message("TwoMLPHead", Renamed)
-    assert "the parameters differ; lacking: fc1.bias [6], fc1.weight [6, 4]; not expected: first.bias [6]" in told
+    assert "the parameters differ; missing: fc1.bias [6], fc1.weight [6, 4]; not expected: first.bias [6]" in told
+
+
+class PlainHead(PARTS["RPNHead"].right):
+    """Layers in another order than the library's, with PyTorch's start."""
+
+    def __init__(self, in_ch, k):
+        nn.Module.__init__(self)
+        self.cls, self.box = nn.Conv2d(in_ch, k, 1), nn.Conv2d(in_ch, 4 * k, 1)
+        self.conv = nn.Conv2d(in_ch, in_ch, 3, padding=1)
+
+
+class PlainPredictor(PARTS["FastRCNNPredictor"].right):
+    """The same for the other head."""
+
+    def __init__(self, in_channels, num_classes):
+        nn.Module.__init__(self)
+        self.box = nn.Linear(in_channels, 4 * num_classes)
+        self.cls = nn.Linear(in_channels, num_classes)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("RPNHead", PlainHead), ("FastRCNNPredictor", PlainPredictor)])
+def test_a_start_that_was_forgotten_is_told_whatever_the_order_of_the_layers(name, plain):
+    class WithoutZeros(plain):
+        def __init__(self, *options):
+            super().__init__(*options)
+            for layer in self.children():
+                box = name == "FastRCNNPredictor" and layer is self.box
+                nn.init.normal_(layer.weight, std=0.001 if box else 0.01)
+
+    assert "    The weights start as PyTorch has them" in message(name, plain)
+    assert "    The biases do not start at 0" in message(name, WithoutZeros)
+
+
+def test_step_before_backward_is_told_also_with_zero_grad():
+    def train(model, batches, optimizer, lr_at, steps):
+        history = []
+        model.train()
+        for step, batch in zip(range(steps), batches, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step)
+            loss = sum(model(*batch).values())
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.backward()
+            history.append(loss.item())
+        return history
+
+    assert "    step comes before backward" in message("train", train)
 
 
 def test_whole_numbers_have_to_be_whole():
@@ -354,8 +420,8 @@ def nms(boxes, scores, iou_thr):
         (torch.zeros(2).long(), torch.ones(2), "x is [0, 0]; expected is [1, 1]"),
         (torch.tensor([1.0, float("nan")]), torch.ones(2), "x is [1, nan]; expected is [1, 1]"),
         (torch.arange(20), torch.zeros(20).long(), "x is 1 at [1]; expected is 0 there (19 of 20 numbers differ)"),
-        (torch.zeros(2), (torch.zeros(1),) * 2, "x is one tensor [2]; expected are 2 things: x[0], x[1]"),
-        ([1], (torch.zeros(1),) * 2, "x is a list of 1; expected are 2 things: x[0], x[1]"),
+        (torch.zeros(2), (torch.zeros(1),) * 2, "x is one tensor [2]; expected are 2 values: x[0], x[1]"),
+        ([1], (torch.zeros(1),) * 2, "x is a list of 1; expected are 2 values: x[0], x[1]"),
         ([1, 3], [1, 2], "x is [1, 3]; expected is [1, 2]"),
         (None, [1, 2], "x is no tensor; expected is one of shape [2]"),
         (3, {"boxes": 1}, "x is of type int; expected is a dict with boxes"),

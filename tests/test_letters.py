@@ -13,7 +13,7 @@ from frcnn_common import letters
 from frcnn_common.letters import font_with, spell_out
 
 mpl.use("Agg")
-NOBODYS = "\U000f1234"  # in the range for private use
+NOBODYS = "\U0010fffe"  # of those that Unicode will never define
 
 
 def drawn(text):
@@ -34,7 +34,7 @@ def test_what_looks_like_a_formula_is_text(text):
 
 def test_a_letter_that_no_font_has_is_drawn_by_its_number():
     with pytest.warns(UserWarning, match=f"no font of this machine has {NOBODYS}"):
-        assert drawn(f"a{NOBODYS}b").get_text() == "aU+F1234b"
+        assert drawn(f"a{NOBODYS}b").get_text() == "aU+10FFFEb"
 
 
 def test_a_letter_of_another_font_is_taken_from_there(monkeypatch):

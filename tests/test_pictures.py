@@ -10,7 +10,7 @@ from frcnn_common.letters import font_with
 from frcnn_common.pictures import draw_detections
 from frcnn_common.plots import class_color
 
-NOBODYS = "\U000f1234"  # in the range for private use
+NOBODYS = "\U0010fffe"  # of those that Unicode will never define
 
 
 def drawn(path, boxes, name="cup", size=(100, 50), mode="RGB"):
@@ -69,7 +69,7 @@ def test_a_name_is_drawn_as_it_is(tmp_path):
     assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
     with pytest.warns(UserWarning, match=f"no font of this machine has {NOBODYS}"):
         image = drawn(tmp_path / "a.png", [[10.0, 20, 50, 40]], f"a{NOBODYS}")
-    assert (image == drawn(tmp_path / "a.png", [[10.0, 20, 50, 40]], "aU+F1234")).all()
+    assert (image == drawn(tmp_path / "a.png", [[10.0, 20, 50, 40]], "aU+10FFFE")).all()
 
 
 def test_a_letter_comes_from_a_font_that_has_it(tmp_path, monkeypatch):
