@@ -100,8 +100,10 @@ def test_both_detectors_train_on_the_lists_of_a_folder_of_ones_own(root, tmp_pat
 
 @pytest.mark.long
 def test_the_kept_weights_reach_what_the_page_says(root):
-    rows = json.loads((root / "book/_data/trials.json").read_text(encoding="utf-8"))["after"]["rows"]
+    trials = json.loads((root / "book/_data/trials.json").read_text(encoding="utf-8"))
     model, _ = load_detector(root / "benchmarks/trials/second-cosine.safetensors")
-    for (_, *expected), side in zip(rows[-2:], (256, 320), strict=True):
+    for (_, *expected), side in zip(trials["after"]["rows"][-2:], (256, 320), strict=True):
         found = evaluate(model, replace(RECIPES["openmoji-tiny"], img_size=side).loader("val", 500))
         assert [found.AP, found.AP50, found.AP75] == pytest.approx(expected, abs=2e-3)
+    by_overlap = found.precision.nanmean(dim=(1, 2)).tolist()
+    assert by_overlap == pytest.approx(trials["by_overlap"]["rows"][-1][1], abs=2e-3)
