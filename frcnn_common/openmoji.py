@@ -108,7 +108,7 @@ def _deck(seed, split, number, cards):
 
 
 def _deal(rng, seed, split, index, categories):
-    """The categories of one scene; every fifth object is one more of the kind before it."""
+    """The categories of one scene; one in five, but not the first, is the same as the one before it."""
     first, cards = MAX_OBJECTS * index, len(categories)
     slots = range(first, first + rng.integers(2, MAX_OBJECTS + 1))
     names = [categories[_deck(seed, split, slot // cards, cards)[slot % cards]] for slot in slots]

@@ -158,7 +158,7 @@ _DECODE = Part(
         "themselves.": (
             lambda a, d: _decoded(a, d, stretch=lambda r: r.exp().clamp(max=4))
         ),
-        "The exp is missing: the size is multiplied by t, and should be by exp(t).": (
+        "The exp is missing: the sizes are multiplied by tw and th, not by their exp.": (
             lambda a, d: _decoded(a, d, stretch=lambda r: r.clamp(max=4))
         ),
         "The exp is missing: the sizes are stretched by 1 + t.": (

@@ -144,7 +144,7 @@ def _curves(evaluation: Evaluation) -> str:
     thrs = (0.5, 0.6, 0.7, 0.8, 0.9)
     means = [f"{float(evaluation.curve(iou_thr=thr)[1].mean()):.2f} at {thr:.1f}" for thr in thrs]
     alt = f"Precision against recall, one curve for each IoU threshold. AP is {', '.join(means)}."
-    below = "The mean over all classes, by the IoU threshold."
+    below = "The mean over all classes, by IoU threshold."
     figures = [_figure(lambda ax: plot_precision_recall(evaluation, ax=ax), (5.6, 3.4), alt, below)]
     ap50 = {label: float(evaluation.curve(label)[1].mean()) for label in range(1, len(evaluation.names) + 1)}
     lowest = sorted((label for label, value in ap50.items() if not math.isnan(value)), key=ap50.get)[:6]

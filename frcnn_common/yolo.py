@@ -98,7 +98,7 @@ def _object_of(line, where, count, keypoints):
     try:
         category, *shares = map(float, line.split())
     except ValueError:
-        expected = "numbers: class, middle x and y, width, height"
+        expected = "numbers: class, center x and y, width, height"
         raise ValueError(f"{where}: {line.strip()[:60]!r}, expected {expected}") from None
     if category % 1 or category < 0 or (count is not None and category >= count):
         expected = "a whole number from 0 on" if count is None else f"one of 0…{count - 1}"

@@ -85,7 +85,7 @@ touch.figure("cut", (stage, {pictures, sides, names, truth, found, kind, score, 
   const hint = "Dotted: the objects of the class. A green box takes one, by an IoU of at least 0.5; a dashed red one " +
     "takes none: its object is taken already, or overlaps it by less than 0.5, or does not exist. White ones are " +
     "further down the list than the rank. The second threshold is between two boxes, not between a box and an " +
-    "object. In the chart, dashed is the precision down the list, solid the best precision there or later; AP50 is the " +
+    "object. In the chart, dashed is the precision down the list, solid the best one there or later; AP50 is the " +
     "mean of its heights.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   choose();

@@ -33,7 +33,7 @@ touch.figure("ranks", (stage, {scores, hits, objects, rank}) => {
     say(`rank ${rank}, AP ${ap.toFixed(2)}`);
   }
 
-  const hint = "Dashed is the precision down the list, solid the best precision there or later; AP is the mean of its " +
+  const hint = "Dashed is the precision down the list, solid the best one there or later; AP is the mean of its " +
     "heights. A button turns a right detection into a wrong one.";
   touch.make(stage, "p", {class: "touch-hint"}, hint);
   show();
