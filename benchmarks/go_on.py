@@ -42,9 +42,9 @@ def widen(model, channels):
 
 
 def weigh_boxes(model, times):
-    """Let the head's box loss count as many times as much. What the model computes stays the same.
+    """Let the head's box loss count more: so many times where errors are large, and even more where they are small.
 
-    Deltas are told in units that are as many times smaller, so that all differences are larger numbers.
+    Deltas are told in units that are as many times smaller, so smooth L1 grows. What the model computes stays the same.
     """
     model.box_weights = tuple(times * weight for weight in model.box_weights)
     with torch.no_grad():

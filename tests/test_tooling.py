@@ -511,6 +511,13 @@ def hidden_changes(cells):
             seen |= writes
 
 
+def test_a_change_in_a_folded_cell_is_found():
+    cells = [cell(text) for text in ("x = 1", "x = 2", "print(x)")]
+    assert not [*hidden_changes(cells)]
+    cells[1]["metadata"]["tags"] = ["hide-input"]
+    assert [*hidden_changes(cells)] == [(2, "x")]
+
+
 @pytest.mark.parametrize("path", notebooks.notebooks(notebooks.ROOT), ids=lambda path: path.stem)
 def test_a_folded_cell_changes_nothing_that_the_lesson_goes_on_with(path):
     assert not [*hidden_changes(notebooks.read(path)["cells"])]
