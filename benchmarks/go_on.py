@@ -1,8 +1,8 @@
 """Go on training from finished weights, with another cosine: benchmarks/go_on.py --sizes 256:8500 --out FILE
 
 Weights are averaged over the steps, scenes are drawn with a seed of their own, and what comes out lies in a file that
-`frcnn evaluate --weights FILE` measures. `benchmarks/trials/second-cosine.safetensors` was trained in this way, by a
-forerunner of this program, from the weights that ship, with a box head of 512 channels (`--widen 512`).
+`frcnn evaluate --weights FILE` measures. The last two stages in the training of the weights that ship were run in this
+way; the page of results has their commands.
 """
 
 import argparse
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--box-loss", type=float, default=1.0, metavar="TIMES", help="how much more the head's counts")
     parser.add_argument("--sizes", nargs="+", default=["256:8500"], metavar="SIDE:STEPS")
     parser.add_argument("--lr", type=float, default=4e-4)
-    parser.add_argument("--seed", type=int, default=1, help="of the scenes; the shipped weights have seen those of 0")
+    parser.add_argument("--seed", type=int, default=1, help="of the scenes; weights that ship have seen 0, 1, 11 and 12")
     parser.add_argument("--amp", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--scenes", type=int, default=500)
@@ -110,4 +110,6 @@ if __name__ == "__main__":
     schedule = {"steps": steps, "warmup_steps": min(300, steps // 10), "lr": options.lr}
     dtype = None if options.amp == "float32" else torch.bfloat16
     recipe = replace(RECIPES["openmoji-tiny"], **schedule, amp_dtype=dtype)
+    settings = {name: str(value) for name, value in vars(options).items() if name not in ("weights", "out")}
+    print(strict_json({"options": settings}), flush=True)
     run(model, recipe, sizes, options.seed, options.out, options.every, options.scenes, options.box_loss)

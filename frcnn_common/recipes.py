@@ -161,7 +161,7 @@ class Recipe:
 
 # %% ../nbs/api/23_recipes.ipynb #02dd2e47
 _TINY = {
-    "width": 16, "fpn_channels": 64, "fc_dim": 256, "trainable_layers": 5, "checkpoint": False,
+    "width": 16, "fpn_channels": 64, "fc_dim": 512, "trainable_layers": 5, "checkpoint": False,
     "anchor_sizes": (16, 32, 64, 128, 256), "pre_nms": 500, "post_nms": 200, "min_sz": 4,
     "box_weights": (10.0, 10.0, 5.0, 5.0), "roi_batch": 128, "roi_pos_frac": 0.5,
 }  # fmt: skip
@@ -251,7 +251,7 @@ _COURSE = {
             categories=openmoji.DOZEN,
             img_size=192,
             batch_size=4,
-            model_options=_TINY | {"anchor_sizes": (12, 24, 48, 96, 192), "roi_batch": 64},
+            model_options=_TINY | {"fc_dim": 256, "anchor_sizes": (12, 24, 48, 96, 192), "roi_batch": 64},
             lr=1.5e-3,
             steps=900,
             warmup_steps=80,

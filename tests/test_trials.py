@@ -1,4 +1,4 @@
-"""The trials behind the results page: their programs run, and the weights that are kept do what the page says."""
+"""The programs behind the results page run, and do to weights what they say."""
 
 import importlib
 import json
@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_voc import CUP, SPOON, write, xml
 
-from frcnn_common.inference import SHIPPED, load_detector
-from frcnn_common.metrics import evaluate
+from frcnn_common.inference import SHIPPED, load_detector, save_detector
 from frcnn_common.recipes import RECIPES
 
 
@@ -66,7 +66,8 @@ def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
         "--out",
         tmp_path / "a.safetensors",
     )
-    lines = [json.loads(line) for line in run(root, "benchmarks/go_on.py", *options)]
+    begin, *lines = (json.loads(line) for line in run(root, "benchmarks/go_on.py", *options))
+    assert begin["options"]["sizes"] == "['64:2', '96:1']" and begin["options"]["lr"] == "0.0004"
     assert [(line["step"], line["img_size"]) for line in lines] == [(2, 64), (3, 96)]
     model, settings = load_detector(tmp_path / "a.safetensors")
     assert settings["img_size"] == 96 and model.predictor.cls.in_features == 260
@@ -98,12 +99,15 @@ def test_both_detectors_train_on_the_lists_of_a_folder_of_ones_own(root, tmp_pat
     assert entry["step"] == 2 and entry["per_class"].keys() == {"cup", "spoon"} and 0 <= entry["AP50"] <= 1
 
 
-@pytest.mark.long
-def test_the_kept_weights_reach_what_the_page_says(root):
-    trials = json.loads((root / "book/_data/trials.json").read_text(encoding="utf-8"))
-    model, _ = load_detector(root / "benchmarks/trials/second-cosine.safetensors")
-    for (_, *expected), side in zip(trials["after"]["rows"][-2:], (256, 320), strict=True):
-        found = evaluate(model, replace(RECIPES["openmoji-tiny"], img_size=side).loader("val", 500))
-        assert [found.AP, found.AP50, found.AP75] == pytest.approx(expected, abs=2e-3)
-    by_overlap = found.precision.nanmean(dim=(1, 2)).tolist()
-    assert by_overlap == pytest.approx(trials["by_overlap"]["rows"][-1][1], abs=2e-3)
+def test_the_mean_of_two_runs_is_that_of_their_weights(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    model_card = importlib.import_module("model_card")
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=96)
+    files = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for file in files[:2]:
+        save_detector(file, recipe.model(), recipe)
+    model_card.mean(files[:2], files[2])
+    one, two, mean = (load_file(file) for file in files)
+    for name, value in mean.items():
+        torch.testing.assert_close(value.float(), (one[name].float() + two[name].float()) / 2, rtol=1e-3, atol=1e-6)
+    assert load_detector(files[2])[1]["img_size"] == 96

@@ -1,8 +1,9 @@
-"""Write the figures of the model card: python tools/model_card.py [RUN_FOLDER]
+"""Write the figures of the model card: python tools/model_card.py [RUN_FOLDER | WEIGHTS LOG ...]
 
-The folder is one that `frcnn train` wrote. Its weights go into the package, and are then measured from the shipped file
-on all 500 validation scenes by COCO's own tool, `pycocotools`; the log, as means over 50 steps, and the numbers go into
-`book/_data/openmoji-tiny.json`, from which the page is made. Without a folder, the shipped file is measured again.
+The folder is one that `frcnn train` wrote. Weights and logs are of runs of `benchmarks/go_on.py` that went on from one
+file; the mean of their weights ships. Weights go into the package, and are then measured from the shipped file on all
+500 validation scenes by COCO's own tool, `pycocotools`; the log, of a folder as means over 50 steps, and the numbers go
+into `book/_data/openmoji-tiny.json`, from which the page is made. With neither, the shipped file is measured again.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import hashlib
 import io
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from frcnn_common.boxes import box_area
 from frcnn_common.constants import COCO_NAMES
 from frcnn_common.errors import error_breakdown
 from frcnn_common.files import write_atomically
-from frcnn_common.inference import SHIPPED, Detector
+from frcnn_common.inference import SHIPPED, Detector, load_detector, save_detector
 from frcnn_common.metrics import evaluate_detections, predict, proposal_recall
 from frcnn_common.recipes import RECIPES
 from frcnn_common.runs import load_checkpoint
@@ -79,15 +81,18 @@ def curve(log):
 
 def measured():
     """What the shipped file reaches on the validation scenes."""
-    recipe = RECIPES["openmoji-tiny"]
-    predictions, targets = predict(Detector.load("tiny").model, recipe.loader("val", metadata=True))
+    detector = Detector.load("tiny")
+    recipe = replace(RECIPES["openmoji-tiny"], img_size=detector.img_size)
+    predictions, targets = predict(detector.model, recipe.loader("val", metadata=True))
     evaluation, breakdown = evaluate_detections(predictions, targets), error_breakdown(predictions, targets)
     recall = proposal_recall([row["proposals"] for row in predictions], targets, limits=(100, 1000))
     return {
         "objects": sum(len(row["labels"]) for row in targets),
         "scenes": len(targets),
+        "img_size": detector.img_size,
         "sha256": hashlib.sha256(Path(SHIPPED).read_bytes()).hexdigest(),
         "pycocotools": twelve_numbers(evaluation.summary(), predictions, targets),
+        "by_overlap": [round(value, 4) for value in evaluation.precision.nanmean(dim=(1, 2)).tolist()],
         "per_class": {name: round(value, 4) for name, value in evaluation.per_class().items()},
         "proposal_recall": {str(limit): round(value, 4) for limit, value in recall.items()},
         "errors": {
@@ -95,6 +100,20 @@ def measured():
             "gains": {kind: round(gain, 4) for kind, gain in breakdown.gains.items()},
         },
     }
+
+
+def mean(files, out):
+    """Store the mean of the weights of some files, which are of one kind and not far from each other."""
+    (model, settings), *others = (load_detector(file) for file in files)
+    states = [model.state_dict(), *(other.state_dict() for other, _ in others)]
+    model.load_state_dict({key: sum(state[key] for state in states) / len(states) for key in states[0]})
+    save_detector(out, model, replace(RECIPES[settings["recipe"]], img_size=settings["img_size"]))
+
+
+def went_on(log):
+    """How a run of `benchmarks/go_on.py` went, from what it has printed."""
+    begin, *evaluations = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    return begin | {"evaluations": evaluations}
 
 
 def trained(folder):
@@ -113,12 +132,19 @@ def trained(folder):
         "machine": measure.machine() | {"date": datetime.now().strftime("%Y-%m-%d")},
         "log": means,
         "evaluations": evaluations,
+        "stages": [],
     }
 
 
-def main(folder=None):
-    """Measure the weights of a run, or those that ship, and write the card's figures."""
-    card = json.loads(CARD.read_text(encoding="utf-8")) if folder is None else trained(folder)
+def main(*sources):
+    """Ship and measure the weights of a run, or of runs that went on; or measure those that ship."""
+    if len(sources) == 1:
+        card = trained(*sources)
+    else:
+        card = json.loads(CARD.read_text(encoding="utf-8"))
+    if len(sources) > 1:
+        mean(sources[::2], SHIPPED)
+        card["stages"].append([went_on(log) for log in sources[1::2]])
     card |= measured()
     write_atomically(CARD, lambda file: file.write((json.dumps(card, indent=1) + "\n").encode()))
     print(json.dumps(card["pycocotools"], indent=1))
