@@ -94,7 +94,9 @@ if __name__ == "__main__":
     parser.add_argument("--box-loss", type=float, default=1.0, metavar="TIMES", help="how much more the head's counts")
     parser.add_argument("--sizes", nargs="+", default=["256:8500"], metavar="SIDE:STEPS")
     parser.add_argument("--lr", type=float, default=4e-4)
-    parser.add_argument("--seed", type=int, default=1, help="of the scenes; weights that ship have seen 0, 1, 11 and 12")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the scenes; weights that ship have seen 0, 1, 11 and 12"
+    )
     parser.add_argument("--amp", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--scenes", type=int, default=500)

@@ -299,7 +299,7 @@ run = CliRunner().invoke
 
 def test_the_command_writes_one_file_or_two(tmp_path):
     done = run(app, ["export", "--onnx", str(tmp_path / "new" / "a.onnx")])
-    assert done.exit_code == 0 and done.output.startswith(f"{tmp_path / 'new' / 'a.onnx'}: 5.")
+    assert done.exit_code == 0 and done.output.startswith(f"{tmp_path / 'new' / 'a.onnx'}: 7.")
     done = run(app, ["export", "--onnx", str(tmp_path / "new" / "a.onnx"), "--stages", "--fixed"])
     assert done.exit_code == 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a-picture.onnx", "a-regions.onnx", "a.onnx"]

@@ -211,12 +211,12 @@ def test_the_shipped_detector_keeps_its_classes():
     model, recipe, _ = start_from(recipe, "tiny")
     zebra = COCO_NAMES.index("zebra")
     assert torch.equal(model.predictor.box.bias[4:], detector.model.predictor.box.bias[4 * zebra : 4 * zebra + 4])
-    assert (recipe.img_size, recipe.model_options["width"], model.conventions) == (256, 16, COURSE)
+    assert (recipe.img_size, recipe.model_options["width"], model.conventions) == (detector.img_size, 16, COURSE)
 
 
 def test_what_was_learned_of_other_classes_counts_from_the_first_step():
     """Scenes whose classes have names that nobody has seen: where objects are is known all the same."""
-    scenes = replace(RECIPES["openmoji-tiny"], img_size=128, num_workers=0)
+    scenes = replace(RECIPES["openmoji-tiny"], img_size=192, num_workers=0)
     images, targets = next(iter(scenes.loader("val", 4, batch_size=4)))
     names = (BACKGROUND, *(f"thing {label}" for label in range(1, 81)))
     recipe = replace(scenes, names=names)

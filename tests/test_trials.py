@@ -26,9 +26,9 @@ def test_a_wider_box_head_computes_the_same(root, monkeypatch):
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     go_on = importlib.import_module("go_on")
     narrow, wide = (load_detector(SHIPPED)[0] for _ in range(2))
-    go_on.widen(wide, 300)
+    go_on.widen(wide, 600)
     regions = torch.rand(9, 64, 7, 7, generator=torch.Generator().manual_seed(0))
-    assert wide.box_head(regions).shape == (9, 300)
+    assert wide.box_head(regions).shape == (9, 600)
     for got, expected in zip(wide.predictor(wide.box_head(regions)), narrow.predictor(narrow.box_head(regions))):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
@@ -53,7 +53,7 @@ def test_a_box_loss_that_counts_more_changes_nothing_that_is_computed(root, monk
 def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
     options = (
         "--widen",
-        260,
+        520,
         "--box-loss",
         2,
         "--sizes",
@@ -70,7 +70,7 @@ def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
     assert begin["options"]["sizes"] == "['64:2', '96:1']" and begin["options"]["lr"] == "0.0004"
     assert [(line["step"], line["img_size"]) for line in lines] == [(2, 64), (3, 96)]
     model, settings = load_detector(tmp_path / "a.safetensors")
-    assert settings["img_size"] == 96 and model.predictor.cls.in_features == 260
+    assert settings["img_size"] == 96 and model.predictor.cls.in_features == 520
 
 
 @pytest.mark.slow
