@@ -40,7 +40,7 @@ def machine():
         "cores": os.cpu_count(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if CUDA else None,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "load": [round(load, 2) for load in os.getloadavg()],
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "threads": torch.get_num_threads(),

@@ -22,6 +22,11 @@ def run(root, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+def model_card(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    return importlib.import_module("model_card")
+
+
 def test_a_wider_box_head_computes_the_same(root, monkeypatch):
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     go_on = importlib.import_module("go_on")
@@ -50,7 +55,7 @@ def test_a_box_loss_that_counts_more_changes_nothing_that_is_computed(root, monk
 
 
 @pytest.mark.slow
-def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
+def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path, monkeypatch):
     options = (
         "--widen",
         520,
@@ -66,8 +71,11 @@ def test_going_on_at_two_sizes_leaves_a_detector(root, tmp_path):
         "--out",
         tmp_path / "a.safetensors",
     )
-    begin, *lines = (json.loads(line) for line in run(root, "benchmarks/go_on.py", *options))
-    assert begin["options"]["sizes"] == "['64:2', '96:1']" and begin["options"]["lr"] == "0.0004"
+    log = tmp_path / "a.log"
+    log.write_text("\n".join(run(root, "benchmarks/go_on.py", *options)), encoding="utf-8")
+    stage = model_card(root, monkeypatch).went_on(log)
+    assert stage["options"]["sizes"] == ["64:2", "96:1"] and stage["options"]["box_loss"] == 2
+    lines = stage["evaluations"]
     assert [(line["step"], line["img_size"]) for line in lines] == [(2, 64), (3, 96)]
     model, settings = load_detector(tmp_path / "a.safetensors")
     assert settings["img_size"] == 96 and model.predictor.cls.in_features == 520
@@ -100,13 +108,11 @@ def test_both_detectors_train_on_the_lists_of_a_folder_of_ones_own(root, tmp_pat
 
 
 def test_the_mean_of_two_runs_is_that_of_their_weights(root, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / "tools"))
-    model_card = importlib.import_module("model_card")
     recipe = replace(RECIPES["openmoji-tiny"], img_size=96)
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for file in files[:2]:
         save_detector(file, recipe.model(), recipe)
-    model_card.mean(files[:2], files[2])
+    model_card(root, monkeypatch).mean(files[:2], files[2])
     one, two, mean = (load_file(file) for file in files)
     for name, value in mean.items():
         torch.testing.assert_close(value.float(), (one[name].float() + two[name].float()) / 2, rtol=1e-3, atol=1e-6)
