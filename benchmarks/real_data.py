@@ -4,7 +4,7 @@
     python benchmarks/real_data.py BCCD --from tiny --out book/_data/bccd-tiny.json
     python benchmarks/real_data.py BCCD --from tiny --peer --out book/_data/bccd-torchvision.json
 
-The folder's own lists `trainval` and `test` are the splits. All runs have the same recipe and the same budget of time;
+The folder's own lists `trainval` and `test` are the splits. All runs have the same recipe and number of steps;
 `--peer` trains torchvision's detector around the same first weights. FILE gets AP, AP50 and AP by class after each
 evaluation, and what it took.
 """

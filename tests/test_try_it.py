@@ -15,6 +15,7 @@ from docutils import nodes
 from PIL import Image
 
 from frcnn_common.constants import COCO_NAMES
+from frcnn_common.inference import Detector
 from tools import try_it
 
 VERSION, _ = try_it.pinned()
@@ -117,7 +118,7 @@ def test_everything_is_written_and_listed(tmp_path, registry, lock):
     for glyph in data["glyphs"]:
         with Image.open(tmp_path / glyph["file"]) as picture:
             assert max(picture.size) <= try_it.GLYPH_SIDE and picture.mode == "RGBA"
-    assert data["detector"]["img_size"] == 256 and (tmp_path / "tiny-regions.onnx").exists()
+    assert data["detector"]["img_size"] == Detector.load("tiny").img_size and (tmp_path / "tiny-regions.onnx").exists()
 
 
 @pytest.fixture(scope="module")
