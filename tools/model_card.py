@@ -36,6 +36,7 @@ from frcnn_common.recipes import RECIPES
 from frcnn_common.runs import load_checkpoint
 
 EVERY = 50
+FRESH = 99  # the seed of scenes that no run and no choice between runs has seen
 CARD = ROOT / "book" / "_data" / "openmoji-tiny.json"
 
 
@@ -79,9 +80,6 @@ def curve(log):
         {"step": e["step"]} | {key: round(e[key], 4) for key in ("AP", "AP50", "AP75")} for e in log if "AP" in e
     ]
     return means, evaluations
-
-
-FRESH = 99  # the seed of scenes that no run and no choice between runs has seen
 
 
 def measured():
